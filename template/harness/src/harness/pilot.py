@@ -1,0 +1,370 @@
+"""The protocol that a pilot's five files satisfy, and the one place where they are loaded.
+
+Each file is loaded only when a role needs it: ingest loads ``sources``, training loads ``model``, and the
+service loads ``contract`` and ``fallback`` from the work tree and everything else from the packaged model,
+so that what was trained is what decides.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
+
+from harness.errors import PilotError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import ibis.expr.types as ir
+    import narwhals as nw
+    import numpy as np
+    import polars as pl
+
+FieldType = Literal["text", "integer", "number", "boolean", "date"]
+Value = str | int | float | bool | None
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table or file drop of a source system, under the name that ``records`` receives it by.
+
+    Attributes:
+        name: The key in the mapping handed to ``records``.
+        system: The system's name in pilot.toml, ``[sources.<system>]``.
+        table: The table's name in a database, ``schema.table`` allowed; the same as ``name`` when left out.
+        files: For file systems: a glob below the system's path. Files are read as text and joined by
+            column name, so that a column renamed over the years arrives under each of its names.
+    """
+
+    name: str
+    system: str
+    table: str = ""
+    files: str = ""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One value of the record that a decision is asked for.
+
+    Attributes:
+        name: The key in the request and the column in the data.
+        type: ``text``, ``integer``, ``number``, ``boolean`` or ``date`` (ISO 8601).
+        meaning: What the value says, for the data card and for the people who vouch for it.
+        unit: The unit of measurement, where there is one.
+        low: The smallest valid value, inclusive.
+        high: The largest valid value, inclusive.
+        categories: The allowed values of a text; empty means any text.
+        required: Whether the value must be present. A value that may be absent may also be null.
+        vouched_by: The role or person who answers for the rule.
+    """
+
+    name: str
+    type: FieldType
+    meaning: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    categories: tuple[str, ...] = ()
+    required: bool = True
+    vouched_by: str = ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A yes-or-no decision: ``above`` from the threshold on, ``below`` under it.
+
+    Attributes:
+        above: The decision when the score reaches the threshold.
+        below: The decision when it does not.
+        threshold: The score, between 0 and 1, from which ``above`` is decided.
+    """
+
+    above: str
+    below: str
+    threshold: float = 0.5
+
+    def of(self, score: float) -> str:
+        """The decision that belongs to a score between 0 and 1."""
+        return self.above if score >= self.threshold else self.below
+
+    def valid(self, score: float) -> bool:
+        """Whether a score is one that a model may give."""
+        return 0.0 <= score <= 1.0
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A decision that is a number, as a regression gives it.
+
+    Attributes:
+        unit: The unit of the number.
+        low: The smallest value that may be decided, inclusive.
+        high: The largest value that may be decided, inclusive.
+    """
+
+    unit: str
+    low: float
+    high: float
+
+    def of(self, score: float) -> float:
+        """The decision that belongs to a score: the score itself."""
+        return score
+
+    def valid(self, score: float) -> bool:
+        """Whether a score lies in the stated range; NaN and infinity do not."""
+        return self.low <= score <= self.high
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a record is, declared once and used for bulk checks, the request's schema and the data card.
+
+    Attributes:
+        key: The field that identifies a record; unique in the data.
+        entity: The field that identifies whom the decision is about; rollout buckets hang on it.
+        event_time: The date field that says when the decision is due.
+        label: The column with the outcome. It is in the data and never in a request.
+        label_arrives_after_days: Days after ``event_time`` before which no outcome can be known.
+        decision: What is decided, and how a score becomes it.
+        fields: Every value of the request, key, entity and event time included.
+        groups: Fields whose groups are compared for fairness.
+    """
+
+    key: str
+    entity: str
+    event_time: str
+    label: str
+    label_arrives_after_days: int
+    decision: Choice | Amount
+    fields: tuple[Field, ...]
+    groups: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [f.name for f in self.fields]
+        for role in (self.key, self.entity, self.event_time, *self.groups):
+            if role not in names:
+                raise PilotError(
+                    f"'{role}' is named as a key, entity, event time or group and is not among the fields",
+                    where="contract.py",
+                    mend=f"Add a Field named '{role}'.",
+                )
+        if len(set(names)) != len(names):
+            repeated = sorted({name for name in names if names.count(name) > 1})
+            raise PilotError(
+                f"these fields are declared twice: {', '.join(repeated)}",
+                where="contract.py",
+                mend="Keep one of each.",
+            )
+        if self.label in names:
+            raise PilotError(
+                f"the label '{self.label}' is among the request's fields",
+                where="contract.py",
+                mend="Take it out: an outcome is not known when the decision is asked for.",
+            )
+        for declared in self.fields:
+            if declared.type not in get_args(FieldType):
+                raise PilotError(
+                    f"the field '{declared.name}' has the unknown type '{declared.type}'",
+                    where="contract.py",
+                    mend=f"Use one of {', '.join(get_args(FieldType))}.",
+                )
+
+    def field(self, name: str) -> Field:
+        """The field of that name.
+
+        Raises:
+            KeyError: There is none.
+        """
+        for declared in self.fields:
+            if declared.name == name:
+                return declared
+        raise KeyError(name)
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a decision came out as it did, in terms that the person who acts on it knows.
+
+    Attributes:
+        feature: The feature or rule that spoke.
+        value: Its value for this record.
+        effect: Its contribution to the score; positive pushes the score up. None for a rule.
+    """
+
+    feature: str
+    value: Value
+    effect: float | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the fallback decides.
+
+    Attributes:
+        decision: A value that the contract's decision can take.
+        reasons: The rule that applied.
+    """
+
+    decision: str | float
+    reasons: tuple[Reason, ...] = field(default=())
+
+
+class SourcesFile(Protocol):
+    """``sources.py``: which tables come from which system, and how they join into records."""
+
+    tables: Sequence[Table]
+
+    def records(self, tables: Mapping[str, ir.Table]) -> ir.Table:
+        """Join the source tables into records: the contract's fields and the label, null while unknown."""
+        ...
+
+
+class ContractFile(Protocol):
+    """``contract.py``: what a record is."""
+
+    contract: Contract
+
+
+class FeaturesFile(Protocol):
+    """``features.py``: one function for training in bulk and for serving a single record."""
+
+    def features(self, records: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
+        """Select the features, numbers only, from records; row by row, without looking across rows."""
+        ...
+
+
+class ModelFile(Protocol):
+    """``model.py``: the only file that knows the modelling library. Never pickle."""
+
+    def train(self, features: pl.DataFrame, label: np.ndarray, params: Mapping[str, Any]) -> Any:
+        """Fit a model on features (n rows) and labels, shape (n,)."""
+        ...
+
+    def save(self, model: Any, folder: Path) -> None:
+        """Write the model into the empty folder, in the library's own format."""
+        ...
+
+    def load(self, folder: Path) -> Any:
+        """Read what ``save`` wrote."""
+        ...
+
+    def predict(self, model: Any, features: pl.DataFrame) -> np.ndarray:
+        """Scores, shape (n,): probabilities for a Choice, values for an Amount."""
+        ...
+
+    def reasons(self, model: Any, features: pl.DataFrame, count: int) -> list[list[Reason]]:
+        """The ``count`` strongest reasons of each row, strongest first."""
+        ...
+
+
+class FallbackFile(Protocol):
+    """``fallback.py``: the decision without any model."""
+
+    def decide(self, record: Record) -> Answer:
+        """Decide from the record alone; this must not fail for any record that the contract accepts."""
+        ...
+
+
+ROLES: dict[str, tuple[str, ...]] = {
+    "sources": ("tables", "records"),
+    "contract": ("contract",),
+    "features": ("features",),
+    "model": ("train", "save", "load", "predict", "reasons"),
+    "fallback": ("decide",),
+}
+
+
+def load_sources(package: str) -> SourcesFile:
+    """Load the pilot's sources.py."""
+    return cast(SourcesFile, _load(package, "sources"))
+
+
+def load_contract(package: str) -> Contract:
+    """Load the contract that the pilot's contract.py declares."""
+    declared = cast(ContractFile, _load(package, "contract")).contract
+    if not isinstance(declared, Contract):
+        raise PilotError(
+            f"'contract' is a {type(declared).__name__}",
+            where=f"{package}/contract.py",
+            mend="Make it a harness.pilot.Contract.",
+        )
+    return declared
+
+
+def load_features(package: str) -> FeaturesFile:
+    """Load the pilot's features.py."""
+    return cast(FeaturesFile, _load(package, "features"))
+
+
+def load_model(package: str) -> ModelFile:
+    """Load the pilot's model.py."""
+    return cast(ModelFile, _load(package, "model"))
+
+
+def load_fallback(package: str) -> FallbackFile:
+    """Load the pilot's fallback.py."""
+    return cast(FallbackFile, _load(package, "fallback"))
+
+
+def mount(folder: Path, name: str) -> str:
+    """Make a folder of Python files importable under ``name``, beside the work tree's own package.
+
+    Two packaged models may carry different versions of the same file; each is mounted under a name of its own.
+
+    Returns:
+        ``name``, for the ``load_*`` functions.
+    """
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(
+            name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+        if spec is None or spec.loader is None:
+            raise PilotError(
+                "the packaged code cannot be imported",
+                where=str(folder),
+                mend="Run `pilot run` to package the model again.",
+            )
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return name
+
+
+def _load(package: str, role: str) -> ModuleType:
+    where = f"{package}/{role}.py"
+    try:
+        module = importlib.import_module(f"{package}.{role}")
+    except ModuleNotFoundError as error:
+        if error.name in {package, f"{package}.{role}"}:
+            raise PilotError(
+                "the file is missing",
+                where=where,
+                mend="Restore it (git checkout), or run `make setup` if the package was never installed.",
+            ) from error
+        raise PilotError(
+            f"it imports '{error.name}', which is not installed",
+            where=where,
+            mend="Add it to the dependencies in pyproject.toml and run `make setup`.",
+        ) from error
+    except SyntaxError as error:
+        raise PilotError(
+            f"line {error.lineno} is not valid Python: {error.msg}", where=where, mend="Correct it."
+        ) from error
+    missing = _missing(vars(module), ROLES[role])
+    if missing:
+        raise PilotError(
+            f"{', '.join(missing)} is not defined",
+            where=where,
+            mend="Define it; harness.pilot says what it takes and returns.",
+        )
+    return module
+
+
+def _missing(names: Mapping[str, object], wanted: Iterable[str]) -> list[str]:
+    return [name for name in wanted if name not in names]
