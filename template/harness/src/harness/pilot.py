@@ -234,8 +234,12 @@ class ContractFile(Protocol):
 class FeaturesFile(Protocol):
     """``features.py``: one function for training in bulk and for serving a single record."""
 
-    def features(self, records: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-        """Select the features, numbers only, from records; row by row, without looking across rows."""
+    def features(self) -> Mapping[str, nw.Expr]:
+        """Each feature's name and its expression over the record's fields; a number, row by row.
+
+        The expressions are built once and then run on the engine for training and on Polars for serving,
+        which is why they may not look across rows.
+        """
         ...
 
 
@@ -330,9 +334,8 @@ def mount(folder: Path, name: str) -> str:
                 where=str(folder),
                 mend="Run `pilot run` to package the model again.",
             )
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
     return name
 
 

@@ -1,0 +1,11 @@
+"""The command `pilot`: one file a group of verbs.
+
+A verb imports what it needs when it runs: the service must not load the training stack, and `--help` must not
+wait for either.
+"""
+
+from __future__ import annotations
+
+from harness.cli.main import main
+
+__all__ = ["main"]

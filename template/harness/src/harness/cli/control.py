@@ -1,0 +1,200 @@
+"""`pilot kill`, `arm`, `status` and `audit`: who decides, and since when."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli import context
+from harness.errors import CheckFailed, PilotError
+from harness.settings import FILE, Control, Settings, find_root
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's verbs."""
+    app.command()(kill)
+    app.command()(arm)
+    app.command()(status)
+    app.command()(audit)
+
+
+Reason = Annotated[str, typer.Option(help="Why; it is kept in the audit.")]
+
+
+def kill(
+    reason: Reason,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+) -> None:
+    """Stop the model: every request that starts from now on is decided by the fallback."""
+    from harness import control
+
+    folder = control_folder()
+    state = control.kill(folder, reason=_said(reason))
+    found = control.Control(folder).permission("any")
+    if found.arm is not control.Arm.FALLBACK:
+        raise PilotError(
+            "THE MODEL WAS NOT STOPPED: the state still lets it decide",
+            where=str(folder),
+            mend=f"Create the file {folder / control.SENTINEL}, and `pilot status` again.",
+        )
+    revision = None if state is None else state.rev
+    if as_json:
+        context.say_json({"stopped": True, "revision": revision, "folder": str(folder)})
+        return
+    at = "" if revision is None else f" (revision {revision})"
+    context.say(f"STOPPED{at}. Every request that starts from now on is decided by the fallback.")
+    context.say('  `pilot arm --reason "..."` lets the model decide again.')
+
+
+def arm(
+    reason: Reason,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+) -> None:
+    """Let the model decide again after a stop."""
+    from harness import control
+
+    state = control.arm(context.settings().path(context.settings().control.folder), reason=_said(reason))
+    if as_json:
+        context.say_json({"stopped": False, "revision": state.rev, "stage": state.stage})
+        return
+    context.say(f"ARMED (revision {state.rev}, stage {state.stage}). The model decides again.")
+
+
+def status(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> None:
+    """What is in force: the stage, the models, a stop if there is one, and the last decisions."""
+    settings = context.settings()
+    found = describe(settings)
+    if as_json:
+        context.say_json(found)
+        return
+    context.say(f"{settings.pilot.name}: stage {found['stage']}, revision {found['revision']}")
+    if found["stopped"]:
+        context.say(f"  STOPPED: {found['detail']}")
+    else:
+        context.say(f"  in force: {found['detail']}")
+    for role in ("champion", "challenger"):
+        slot = found[role]
+        if slot:
+            context.say(f"  {role}: model {slot['digest'][:12]}, {slot['pct']}% of entities")
+    context.say(f"  service: {found['service']}")
+    total = sum(entry["count"] for entry in found["decisions"])
+    context.say(f"  decisions on record: {total:,}")
+    for entry in found["decisions"]:
+        context.say(f"    {entry['count']:,} by {entry['served_by']} ({entry['why']})")
+    if found["last_model_decision"]:
+        context.say(f"  last decision by a model: {found['last_model_decision']}")
+
+
+def audit(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> None:
+    """Who changed what, when and why; exit 1 when the record was tampered with."""
+    from harness.control import read_audit
+
+    settings = context.settings()
+    folder = settings.path(settings.control.folder)
+    try:
+        entries = read_audit(folder)
+    except ValueError as error:
+        raise CheckFailed(
+            str(error), where="audit", mend="Compare the file with a backup and find out who changed it."
+        ) from error
+    if as_json:
+        context.say_json(entries)
+        return
+    for entry in entries:
+        context.say(
+            f"{entry['at']}  {entry['action']:<6} rev {entry['revision']}  {entry['actor']}: {entry['reason']}"
+        )
+    context.say(f"{len(entries)} entries, each follows from the one before it")
+
+
+def control_folder() -> Path:
+    """Where the control state lies, found even when the rest of pilot.toml is wrong: a stop cannot wait.
+
+    Raises:
+        PilotError: The file cannot be read at all; the message names the file to create by hand.
+    """
+    stated = os.environ.get("PILOT_CONTROL__FOLDER")
+    root = context.root() or find_root(Path.cwd())
+    if stated:
+        return root / stated
+    try:
+        values = tomllib.loads((root / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        default = Control().folder
+        raise PilotError(
+            f"cannot be read, so the control folder is not known: {error}",
+            where=str(root / FILE),
+            mend=f"To stop the model now: touch {root / default / 'KILL'} (or KILL in the folder that you chose).",
+        ) from error
+    section = values.get("control")
+    folder = section.get("folder") if isinstance(section, dict) else None
+    return root / (folder if isinstance(folder, str) else Control().folder)
+
+
+def describe(settings: Settings) -> dict[str, Any]:
+    """Everything that `pilot status` tells, as plain data."""
+    from harness.control import Control as Reader
+    from harness.control import StateUnreadable
+    from harness.store import DecisionStore
+
+    reader = Reader(settings.path(settings.control.folder))
+    found: dict[str, Any] = {
+        "pilot": settings.pilot.name,
+        "stage": "unknown",
+        "revision": 0,
+        "champion": None,
+        "challenger": None,
+    }
+    try:
+        state = reader.state()
+    except StateUnreadable as error:
+        found |= {"stopped": True, "detail": f"the state cannot be trusted, the fallback decides: {error}"}
+    else:
+        if state is None:
+            found |= {"stopped": True, "detail": "no model was ever packaged; the fallback decides"}
+        else:
+            stopped = reader.killed() or state.latched
+            verb = f"{state.actor}: {state.reason} ({state.changed_at})"
+            found |= {
+                "stage": state.stage,
+                "revision": state.rev,
+                "champion": state.champion.model_dump() if state.champion else None,
+                "challenger": state.challenger.model_dump() if state.challenger else None,
+                "stopped": stopped,
+                "detail": verb if state.latched or not stopped else "the KILL file is there",
+            }
+    store = DecisionStore(settings.sqlite_url(settings.store.url))
+    try:
+        found["decisions"] = [
+            {"served_by": served_by, "why": why, "count": count}
+            for (served_by, why), count in sorted(store.counts().items())
+        ]
+        found["last_model_decision"] = store.last_model_decision()
+    finally:
+        store.close()
+    found["service"] = _service(settings)
+    return found
+
+
+def _service(settings: Settings) -> str:
+    import httpx
+
+    from harness.cli.decide import address
+
+    url = address(settings)
+    try:
+        with httpx.Client(trust_env=False, timeout=2) as client:
+            client.get(f"{url}/health").raise_for_status()
+    except httpx.HTTPError:
+        return f"none answers at {url}"
+    return f"answers at {url}"
+
+
+def _said(reason: str) -> str:
+    if not reason.strip():
+        raise PilotError("a reason is needed", where="--reason", mend="Say in a few words why.")
+    return reason.strip()

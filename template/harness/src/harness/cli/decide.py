@@ -1,0 +1,123 @@
+"""`pilot decide`: ask the running service."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli import context
+from harness.errors import CheckFailed, PilotError
+from harness.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's verbs."""
+    app.command()(decide)
+
+
+def decide(
+    record: Annotated[str, typer.Argument(help="A JSON file with one record; - reads standard input.")] = "",
+    example: Annotated[
+        int | None, typer.Option(help="Take the n-th record held back from training instead of a file.", min=1)
+    ] = None,
+    url: Annotated[str, typer.Option(help="The service's address; by default that of pilot.toml.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+) -> None:
+    """Ask the running service for a decision on one record."""
+    settings = context.settings()
+    if (example is None) == (record == ""):
+        raise PilotError(
+            "a decision needs one record", where="pilot decide", mend="Name a JSON file, -, or --example N."
+        )
+    asked = _read(record) if example is None else held_back(settings, example)
+    answer = ask(url or address(settings), asked)
+    if as_json:
+        context.say_json(answer)
+        return
+    by = "model" if answer["served_by"] == "model" else f"fallback ({answer['why']})"
+    score = "" if answer["score"] is None else f", score {answer['score']:.3f}"
+    context.say(f"{answer['decision']}   by {by}{score}")
+    for reason in answer["reasons"]:
+        effect = "" if reason["effect"] is None else f" ({reason['effect']:+.3f})"
+        context.say(f"  because {reason['feature']} = {_short(reason['value'])}{effect}")
+    context.say(f"  decision {answer['decision_id']}, recorded")
+
+
+def address(settings: Settings) -> str:
+    """Where the service of pilot.toml listens."""
+    host = settings.serving.host
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.serving.port}"
+
+
+def ask(url: str, record: dict[str, Any]) -> dict[str, Any]:
+    """Post one record to a service.
+
+    Raises:
+        PilotError: Nothing answers there, or it does not decide.
+        CheckFailed: The record breaks the contract.
+    """
+    import httpx
+
+    try:
+        # Loopback or the team's own network: a proxy from the environment would only be in the way.
+        with httpx.Client(trust_env=False, timeout=30) as client:
+            answer = client.post(f"{url}/decide", content=json.dumps(record, default=str).encode())
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise PilotError(
+            f"no service answers ({error})", where=url, mend="Start it with `pilot serve`, or name it with --url."
+        ) from error
+    if answer.status_code == 200:
+        found: dict[str, Any] = answer.json()
+        return found
+    if answer.status_code == 422:
+        first = answer.json()["fields"][0]
+        raise CheckFailed(
+            f"the record breaks the contract: {first['message']}", where=first["field"], mend="Correct the record."
+        )
+    raise PilotError(
+        f"no decision was made ({answer.status_code}): {answer.text[:200]}",
+        where=url,
+        mend="`pilot status` and the service's log say more.",
+    )
+
+
+def held_back(settings: Settings, number: int) -> dict[str, Any]:
+    """The n-th record, from 1, that the pipeline held back for the test.
+
+    Raises:
+        PilotError: The pipeline has not run, or there are fewer.
+    """
+    import polars as pl
+
+    from harness import pilot
+    from harness.pipeline import layout
+
+    file = settings.path(layout.TEST_RECORDS)
+    if not file.exists():
+        raise PilotError("there are no records yet", where=str(layout.TEST_RECORDS), mend="Run `pilot run` first.")
+    names = [field.name for field in pilot.load_contract(settings.pilot.package).fields]
+    found = pl.scan_parquet(file).select(names).slice(number - 1, 1).collect()
+    if found.height == 0:
+        raise PilotError(f"there are fewer than {number} records", where="--example", mend="Use a smaller number.")
+    return found.row(0, named=True)
+
+
+def _read(source: str) -> dict[str, Any]:
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+        record = json.loads(text)
+    except OSError as error:
+        raise PilotError(f"cannot be read: {error.strerror}", where=source, mend="Name a readable file.") from error
+    except ValueError as error:
+        raise PilotError(f"not JSON: {error}", where=source, mend="Write one JSON object.") from error
+    if not isinstance(record, dict):
+        raise PilotError("not a JSON object", where=source, mend="Write one JSON object.")
+    return record
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,72 @@
+"""The entry point: options that every verb has, and how errors reach a person."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from harness import __version__
+from harness.cli import context, control, decide, demo, run, serve, simulate
+from harness.errors import PilotError
+
+app = typer.Typer(
+    name="pilot",
+    help="Run, serve, stop and govern this pilot.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for group in (simulate, run, serve, decide, control, demo):
+    group.register(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    root: Annotated[
+        Path | None, typer.Option(help="The pilot's folder; by default the nearest one upwards.")
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of every verb; they stand before it."""
+    context.choose(root=root, debug=debug)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command and end the process: 0 ok, 1 a check failed, 2 wrong use, 3 inconclusive."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except PilotError as error:
+        if context.debug():
+            traceback.print_exc()
+        click.echo(f"pilot: {error}", err=True)
+        return error.exit_code
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        click.echo("pilot: interrupted", err=True)
+        return 130
+    except click.exceptions.ClickException as error:
+        click.echo(f"pilot: {error.format_message()} (`pilot --help` lists the verbs)", err=True)
+        return 2
+    except BrokenPipeError:
+        # The reader went away (`pilot status | head`); Python would complain once more at exit.
+        sys.stderr.close()
+        return 0
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,86 @@
+"""`pilot simulate`: production-like source systems."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from harness.cli import context
+from harness.errors import PilotError
+
+SPEC = "simulation.yaml"
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's verbs."""
+    app.command()(simulate)
+
+
+def simulate(
+    profile: Annotated[
+        str, typer.Option(help="pilot: 10,000 rows, 2% missing. production: 10 million rows, 15-30% missing.")
+    ] = "pilot",
+    rows: Annotated[int | None, typer.Option(help="Rows of the largest table.", min=1)] = None,
+    months: Annotated[int | None, typer.Option(help="Months of history.", min=1)] = None,
+    missing: Annotated[
+        str | None, typer.Option(help="Share of missing values, such as 0.02, or a range, such as 0.15-0.30.")
+    ] = None,
+    mess: Annotated[float | None, typer.Option(help="How mixed formats, duplicates and casing are, 0 to 1.")] = None,
+    drift: Annotated[float | None, typer.Option(help="How far the world moves over the months, 0 to 1.")] = None,
+    until: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The last day of the history.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same data.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
+) -> None:
+    """Fill this pilot's simulated source systems, as simulation.yaml describes them."""
+    from harness.data.extract import embedded_folder
+    from harness.data.origin import MANIFEST
+    from harness.progress import working
+    from harness.settings import PostgresSource
+    from harness.simulate import PROFILES, Parameters, embedded
+    from harness.simulate import simulate as fill
+
+    settings = context.settings()
+    if profile not in PROFILES:
+        raise PilotError(
+            f"unknown profile '{profile}'", where="--profile", mend=f"Use one of {', '.join(PROFILES)}."
+        )
+    foreign = [name for name in settings.sources if not settings.simulated(name)]
+    if foreign:
+        raise PilotError(
+            f"[sources.{foreign[0]}] is not a simulated system, and a simulation would overwrite its data",
+            where="pilot.toml",
+            mend='Set url = "embedded" for a database and a path below var/ for files to simulate them.',
+        )
+    wanted = {
+        "rows": rows,
+        "months": months,
+        "missing": Parameters.parse_missing(missing) if missing is not None else None,
+        "mess": mess,
+        "drift": drift,
+        "until": until.date() if until else None,
+        "seed": seed,
+    }
+    parameters = PROFILES[profile].replace(**{key: value for key, value in wanted.items() if value is not None})
+    manifest_file = settings.path(MANIFEST)
+    manifest_file.parent.mkdir(parents=True, exist_ok=True)
+    # Until the new systems are whole nothing may say that what lies there is simulated.
+    manifest_file.unlink(missing_ok=True)
+    with contextlib.ExitStack() as stack, working("simulate") as report:
+        targets: dict[str, object] = {}
+        for name, source in settings.sources.items():
+            if isinstance(source, PostgresSource):
+                targets[name] = stack.enter_context(embedded.server(embedded_folder(settings, name)))
+            else:
+                targets[name] = settings.path(source.path)
+        manifest = fill(settings.path(SPEC), parameters, targets, report)
+    manifest.write(manifest_file)
+    if as_json:
+        context.say_json({name: {"rows": made.rows, "digest": made.digest} for name, made in manifest.tables.items()})
+        return
+    for name, made in manifest.tables.items():
+        context.say(f"  {name}: {made.rows:,} rows")

@@ -1,0 +1,182 @@
+"""What people do to the control state. Each action is in force for the next request when it returns."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness.control import audit
+from harness.control.identity import actor
+from harness.control.state import (
+    SENTINEL,
+    Slot,
+    State,
+    StateUnreadable,
+    read_state,
+    replace,
+    sync_folder,
+    write_state,
+    writing,
+)
+from harness.errors import PilotError
+
+
+def kill(folder: Path, *, reason: str) -> State | None:
+    """Stop every model: from now on the fallback decides.
+
+    The sentinel comes first and is enough by itself; the latch in the state is a second stop, so that
+    deleting either of the two starts nothing. Neither a damaged state nor a failing audit holds a kill up.
+
+    Returns:
+        The state in force; None when there was no readable one, which stops the model just as well.
+
+    Raises:
+        PilotError: The sentinel could not be written.
+    """
+    who = actor()
+    _write_sentinel(folder, who, reason)
+    state = None
+    # The stop is in force by now. A lock that another process holds, a damaged state, a full disk or a
+    # read-only log keep the second stop or the audit line away, and never undo the first.
+    with contextlib.suppress(PilotError, StateUnreadable, OSError), writing(folder, wait_s=2.0):
+        if not (folder / SENTINEL).exists():
+            _write_sentinel(folder, who, reason)  # an `arm` that was already under way took it away
+        try:
+            state = read_state(folder)
+            if state is not None:
+                state = _next(state, who, reason, latched=True)
+                write_state(folder, state)
+        finally:
+            audit.append(
+                folder, actor=who, action="kill", reason=reason, revision=state.rev if state else None
+            )
+    return state
+
+
+def arm(folder: Path, *, reason: str) -> State:
+    """Let the models that the state names decide again.
+
+    The audit is written before anything starts: what cannot be recorded is not done.
+
+    Raises:
+        PilotError: There is no readable state, nothing is stopped, or the audit cannot be written.
+    """
+    who = actor()
+    with writing(folder):
+        state = _readable(folder)
+        sentinel = folder / SENTINEL
+        if not state.latched and not sentinel.exists():
+            raise PilotError(
+                "nothing is stopped", where=str(folder), mend="`pilot status` shows what is in force."
+            )
+        armed = _next(state, who, reason, latched=False)
+        _record(folder, who, "arm", reason, armed.rev)
+        write_state(folder, armed)
+        sentinel.unlink(missing_ok=True)
+        sync_folder(folder)
+    return armed
+
+
+def offer(folder: Path, *, digest: str, flag_key: str, reason: str) -> State | None:
+    """Name a newly packaged model the challenger, for every entity, in the sandbox.
+
+    A stop stays in force: a new model is no reason to start again.
+
+    Returns:
+        The state in force, or None when the pilot has left the sandbox, where only a promotion names models.
+
+    Raises:
+        PilotError: The state cannot be read, or the audit cannot be written.
+    """
+    who = actor()
+    with writing(folder):
+        state = _existing(folder)
+        if state is not None and state.stage != "sandbox":
+            return None
+        slot = Slot(digest=digest, pct=100)
+        if state is not None and state.challenger == slot:
+            return state
+        if state is None:
+            offered = State(
+                rev=1,
+                stage="sandbox",
+                challenger=slot,
+                flag_key=flag_key,
+                actor=who,
+                reason=reason,
+                changed_at=_now(),
+            )
+        else:
+            offered = _next(state, who, reason, latched=state.latched, challenger=slot)
+        _record(folder, who, "offer", reason, offered.rev)
+        write_state(folder, offered)
+    return offered
+
+
+def _next(state: State, who: str, reason: str, *, latched: bool, challenger: Slot | None = None) -> State:
+    return state.model_copy(
+        update={
+            "rev": state.rev + 1,
+            "latched": latched,
+            "challenger": challenger or state.challenger,
+            "actor": who,
+            "reason": reason,
+            "changed_at": _now(),
+        }
+    )
+
+
+def _write_sentinel(folder: Path, who: str, reason: str) -> None:
+    note = {"at": _now(), "actor": who, "reason": reason}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace(folder / SENTINEL, json.dumps(note, ensure_ascii=False).encode() + b"\n")
+    except OSError as error:
+        try:
+            # An empty file needs no data block: it can often be made on a disk that is full.
+            (folder / SENTINEL).touch()
+            sync_folder(folder)
+        except OSError:
+            raise PilotError(
+                f"THE MODEL WAS NOT STOPPED: the sentinel cannot be written ({error.strerror})",
+                where=str(folder / SENTINEL),
+                mend=f"Create that file by any means, or delete {folder / 'state.json'}; either stops it.",
+            ) from error
+
+
+def _existing(folder: Path) -> State | None:
+    try:
+        return read_state(folder)
+    except StateUnreadable as error:
+        raise PilotError(
+            f"the control state cannot be trusted: {error}",
+            where=str(folder),
+            mend="The fallback decides meanwhile. Restore state.json from a backup, or delete it and run "
+            "`pilot run` to start again in the sandbox.",
+        ) from error
+
+
+def _readable(folder: Path) -> State:
+    state = _existing(folder)
+    if state is None:
+        raise PilotError(
+            "there is no control state", where=str(folder), mend="Run `pilot run` to package a model first."
+        )
+    return state
+
+
+def _record(folder: Path, who: str, action: str, reason: str, revision: int) -> None:
+    try:
+        audit.append(folder, actor=who, action=action, reason=reason, revision=revision)
+    except OSError as error:
+        raise PilotError(
+            f"the audit cannot be written, so nothing was changed: {error.strerror}",
+            where=str(folder / audit.AUDIT),
+            mend="Free the disk or make the file writable.",
+        ) from error
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")

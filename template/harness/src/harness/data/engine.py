@@ -1,0 +1,30 @@
+"""The engine that bulk expressions run on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ibis
+
+from harness.settings import Settings
+
+if TYPE_CHECKING:
+    from ibis.backends.duckdb import Backend
+
+
+def connect(settings: Settings) -> Backend:
+    """An engine in this process, with spill files below the pilot's var/ folder."""
+    spill = settings.path("var", "spill")
+    spill.mkdir(parents=True, exist_ok=True)
+    options: dict[str, Any] = {"temp_directory": str(spill)}
+    if settings.data.memory_limit:
+        options["memory_limit"] = settings.data.memory_limit
+    backend: Backend = ibis.duckdb.connect(**options)
+    return backend
+
+
+def write_parquet(backend: Backend, table: ibis.Table, file: Path, *, order_by: list[str]) -> None:
+    """Write a table in a stated order: the same rows give the same bytes."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    backend.to_parquet(table.order_by(order_by), file)

@@ -1,0 +1,26 @@
+"""Where each stage leaves its results, below the pilot's root. dvc.yaml names the same paths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SNAPSHOT = Path("data", "raw")
+RECORDS = Path("data", "records.parquet")
+ORIGIN = Path("data", "origin.json")
+VALID = Path("data", "valid.parquet")
+QUARANTINE = Path("data", "quarantine.parquet")
+FEATURES = Path("data", "features")
+TRAIN = FEATURES / "train.parquet"
+TEST = FEATURES / "test.parquet"
+TEST_RECORDS = FEATURES / "test_records.parquet"
+MODEL = Path("data", "model")
+PACKAGE = Path("data", "package")
+QUALITY = Path("evidence", "quality.json")
+METRICS = Path("evidence", "metrics.json")
+PARAMS = Path("params.yaml")
+LOCK = Path("dvc.lock")
+
+# Columns beside the features; the blank keeps them apart from any feature, whose name must be an identifier.
+KEY = "record key"
+LABEL = "label value"
+TIME = "event time"

@@ -1,0 +1,124 @@
+"""HTTP around the service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import Body, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+
+from harness import __version__
+from harness.control import StateUnreadable
+from harness.serving import schema
+from harness.serving.service import FallbackFailed, Service
+from harness.store import StoreUnavailable
+
+
+class ReasonOut(BaseModel):
+    """One reason: the feature or rule, its value, and its contribution to the score."""
+
+    feature: str
+    value: str | int | float | bool | None
+    effect: float | None
+
+
+class DecisionOut(BaseModel):
+    """A decision that is on record."""
+
+    decision_id: str = Field(description="The name under which the decision can be followed")
+    decision: str | float
+    score: float | None = Field(description="The model's score; null when the fallback decided")
+    reasons: list[ReasonOut]
+    served_by: str = Field(description="model or fallback")
+    why: str = Field(description="What led to who decided")
+    model: str | None = Field(description="The assigned model's digest")
+    revision: int = Field(description="The control state that was in force")
+    sandbox: bool = Field(description="True for a decision about nothing real")
+
+
+def create_app(service: Service, *, name: str) -> FastAPI:
+    """The application: ``POST /decide``, ``GET /health`` and ``GET /ready``."""
+    app = FastAPI(title=name, version=__version__, docs_url=None, redoc_url=None)
+    record_model = schema.request_model(service.contract)
+
+    def decide(record: schema.Request) -> JSONResponse:
+        """Decide one record; the decision is durable before this answers."""
+        made = service.decide(record.model_dump())
+        return JSONResponse(
+            DecisionOut(
+                decision_id=made.decision_id,
+                decision=made.decision,
+                score=made.score,
+                reasons=[ReasonOut(**reason) for reason in made.reasons],
+                served_by=made.served_by,
+                why=made.why,
+                model=made.model_digest,
+                revision=made.revision,
+                sandbox=made.sandbox,
+            ).model_dump()
+        )
+
+    # The contract is only known at run time, and FastAPI reads the body's model from the annotation.
+    decide.__annotations__["record"] = Annotated[record_model, Body()]
+    decide.__annotations__["return"] = DecisionOut
+    app.post("/decide", response_model=DecisionOut)(decide)
+
+    @app.get("/health")
+    def health() -> dict[str, Any]:
+        """Whether the process answers, and what is in force."""
+        return {"status": "ok", "version": __version__, **_in_force(service)}
+
+    @app.get("/ready")
+    def ready() -> JSONResponse:
+        """Whether decisions can be made and recorded: 200 also when the fallback makes them all."""
+        try:
+            service.store.ping()
+        except StoreUnavailable as error:
+            return JSONResponse({"status": "unavailable", "detail": str(error)}, status_code=503)
+        return JSONResponse({"status": "ready", **_in_force(service), "models": _models(service)})
+
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(StoreUnavailable, _refused("not_recorded"))
+    app.add_exception_handler(FallbackFailed, _refused("fallback_failed"))
+    return app
+
+
+def _in_force(service: Service) -> dict[str, Any]:
+    try:
+        state = service.control.state()
+    except StateUnreadable as error:
+        return {"stage": "unknown", "revision": 0, "stopped": True, "detail": str(error)}
+    if state is None:
+        return {"stage": "unknown", "revision": 0, "stopped": True, "detail": "no control state yet"}
+    return {
+        "stage": state.stage,
+        "revision": state.rev,
+        "stopped": service.control.killed() or state.latched,
+    }
+
+
+def _models(service: Service) -> dict[str, str]:
+    try:
+        return service.model_state()
+    except StateUnreadable:
+        return {}
+
+
+async def _invalid(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    # Without the values: a refused record may hold personal data, and a NaN in it is no JSON.
+    found = [
+        {"field": ".".join(str(part) for part in item["loc"][1:]) or "body", "message": item["msg"]}
+        for item in error.errors()
+    ]
+    return JSONResponse({"error": "invalid_record", "fields": found}, status_code=422)
+
+
+def _refused(code: str) -> Callable[[Request, Exception], JSONResponse]:
+    def handler(_request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"error": code, "detail": str(error)}, status_code=503, headers={"Retry-After": "1"})
+
+    return handler

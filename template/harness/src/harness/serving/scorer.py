@@ -1,0 +1,122 @@
+"""A packaged model in memory: features, score and reasons, all from the package's own code."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import narwhals as nw
+import polars as pl
+
+from harness import pilot
+from harness.errors import PilotError
+from harness.pilot import Contract, Reason
+from harness.pipeline.manifest import CODE, MODEL, Manifest, verify
+from harness.serving.schema import frame_schema
+
+# LightGBM imports both when it finds them, for interfaces that a service never calls; together they double
+# the time to start and the memory of every worker.
+UNWANTED = ("pandas", "sklearn")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a model says of one record.
+
+    Attributes:
+        score: A finite number that the contract's decision can take.
+        reasons: The strongest reasons, strongest first.
+    """
+
+    score: float
+    reasons: tuple[Reason, ...]
+
+
+class ScoreInvalid(Exception):
+    """The model gave something that is no valid score."""
+
+
+class Scorer:
+    """Loads a package by digest and scores records with it.
+
+    Raises:
+        PilotError: The package is missing, damaged, or cannot be loaded.
+    """
+
+    def __init__(self, folder: Path, digest: str, contract: Contract, reasons: int) -> None:
+        self.manifest: Manifest = verify(folder, digest)
+        self.digest = digest
+        self._schema = frame_schema(contract)
+        self._decision = contract.decision
+        self._reasons = reasons
+        # Beside the work tree's package, under a name that carries the digest: champion and challenger may
+        # hold different versions of the same file.
+        with _without(UNWANTED), _no_bytecode():
+            name = pilot.mount(folder / CODE, f"packaged_{digest}")
+            self._model_file = pilot.load_model(name)
+            features = pilot.load_features(name).features()
+            self._model = self._model_file.load(folder / MODEL)
+        self._expressions = {feature: features[feature].cast(nw.Float64) for feature in self.manifest.features}
+
+    def score(self, record: Mapping[str, Any]) -> Scored:
+        """Score one record.
+
+        Raises:
+            ScoreInvalid: The score is NaN, infinite, out of range, or not one number.
+        """
+        frame = pl.DataFrame([dict(record)], schema=self._schema)
+        features = nw.to_native(nw.from_native(frame).select(**self._expressions))
+        scores = self._model_file.predict(self._model, features)
+        if len(scores) != 1:
+            raise ScoreInvalid(f"{len(scores)} scores for one record")
+        score = float(scores[0])
+        if not math.isfinite(score) or not self._decision.valid(score):
+            raise ScoreInvalid(f"score {score}")
+        reasons = self._model_file.reasons(self._model, features, self._reasons)[0] if self._reasons else []
+        return Scored(score, tuple(reasons))
+
+
+def load_scorer(models: Path, digest: str, contract: Contract, reasons: int) -> Scorer:
+    """Load the package of that digest from the folder that keeps them.
+
+    Raises:
+        PilotError: It is missing or damaged, or the team's code in it raises.
+    """
+    try:
+        return Scorer(models / digest, digest, contract, reasons)
+    except PilotError:
+        raise
+    except Exception as error:
+        raise PilotError(
+            f"the packaged model cannot be loaded: {type(error).__name__}: {error}",
+            where=str(models / digest),
+            mend="Correct model.py or features.py and run `pilot run`.",
+        ) from error
+
+
+@contextmanager
+def _without(names: tuple[str, ...]) -> Iterator[None]:
+    hidden = [name for name in names if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
+
+
+@contextmanager
+def _no_bytecode() -> Iterator[None]:
+    # A package holds the bytes of its manifest and no others; a compiled file beside them would be one more.
+    before = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before

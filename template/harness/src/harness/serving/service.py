@@ -1,0 +1,171 @@
+"""One decision, from a validated record to a durable answer. No HTTP here."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.control import Arm, Control, Permission, Why
+from harness.errors import PilotError
+from harness.pilot import Contract, FallbackFile, Reason
+from harness.serving.scorer import Scorer, ScoreInvalid, load_scorer
+from harness.store import Decision, DecisionStore
+from harness.store.decisions import now
+
+log = logging.getLogger("harness.serving")
+
+LOAD_AGAIN_AFTER_S = 10.0
+
+
+class FallbackFailed(Exception):
+    """The fallback could not decide; there is no decision, and never the model's instead."""
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    permission: Permission
+    why: Why
+    decision: str | float
+    reasons: tuple[Reason, ...]
+    score: float | None = None
+
+    @property
+    def served_by(self) -> str:
+        return "fallback" if self.score is None else "model"
+
+
+class Service:
+    """Decides records under the control state, and records every decision before giving it."""
+
+    def __init__(
+        self,
+        *,
+        contract: Contract,
+        fallback: FallbackFile,
+        control: Control,
+        store: DecisionStore,
+        models: Path,
+        reasons: int,
+    ) -> None:
+        self.contract = contract
+        self.control = control
+        self.store = store
+        self._fallback = fallback
+        self._models = models
+        self._reasons = reasons
+        self._loaded: dict[str, Scorer] = {}
+        self._failed: dict[str, tuple[float, PilotError]] = {}
+        self._loading = threading.Lock()
+
+    def decide(self, record: Mapping[str, Any]) -> Decision:
+        """Decide one record.
+
+        Raises:
+            FallbackFailed: The model was not to decide or could not, and the fallback raised.
+            StoreUnavailable: The decision could not be made durable, so there is none.
+        """
+        started = time.perf_counter()
+        decided_at = now()
+        entity = str(record[self.contract.entity])
+        outcome = self._outcome(record, entity)
+        permission = outcome.permission
+        decision = Decision(
+            decision_id=str(uuid.uuid4()),
+            decided_at=decided_at,
+            record_key=str(record[self.contract.key]),
+            entity=entity,
+            record=dict(record),
+            decision=outcome.decision,
+            score=outcome.score,
+            reasons=[asdict(reason) for reason in outcome.reasons],
+            served_by=outcome.served_by,
+            assigned=permission.arm.value,
+            why=outcome.why.value,
+            model_digest=permission.digest,
+            revision=permission.revision,
+            bucket=permission.bucket,
+            stage=permission.stage,
+            # Without a readable state nothing says that a decision counts.
+            sandbox=permission.stage in ("sandbox", "unknown"),
+            elapsed_ms=(time.perf_counter() - started) * 1000,
+        )
+        self.store.record(decision)
+        return decision
+
+    def model_state(self) -> dict[str, str]:
+        """Each model that the state names, by digest: ``loaded``, or why it is not."""
+        state = self.control.state()
+        slots = [] if state is None else [slot for slot in (state.champion, state.challenger) if slot]
+        found = {}
+        for slot in slots:
+            try:
+                self._scorer(slot.digest)
+            except PilotError as error:
+                found[slot.digest] = str(error)
+            else:
+                found[slot.digest] = "loaded"
+        return found
+
+    def _outcome(self, record: Mapping[str, Any], entity: str) -> _Outcome:
+        permission = self.control.permission(entity)
+        if permission.arm is Arm.FALLBACK or permission.digest is None:
+            return self._by_fallback(record, permission, permission.why)
+        try:
+            scorer = self._scorer(permission.digest)
+        except PilotError:
+            return self._by_fallback(record, permission, Why.MODEL_UNAVAILABLE)
+        if permission.stage == "sandbox" and scorer.manifest.origin == "real":
+            return self._by_fallback(record, permission, Why.REAL_DATA_IN_SANDBOX)
+        try:
+            scored = scorer.score(record)
+        except ScoreInvalid:
+            log.exception("the model gave no valid score")
+            return self._by_fallback(record, permission, Why.SCORE_INVALID)
+        except Exception:
+            log.exception("the model failed")
+            return self._by_fallback(record, permission, Why.MODEL_FAILED)
+        # Scoring takes time in which somebody may have stopped the model; what is in force now counts.
+        after = self.control.permission(entity)
+        if after.digest != permission.digest:
+            return self._by_fallback(record, after, after.why if after.arm is Arm.FALLBACK else Why.MODEL_REPLACED)
+        return _Outcome(
+            after,
+            Why.ASSIGNED,
+            self.contract.decision.of(scored.score),
+            scored.reasons,
+            scored.score,
+        )
+
+    def _by_fallback(self, record: Mapping[str, Any], permission: Permission, why: Why) -> _Outcome:
+        try:
+            answer = self._fallback.decide(record)
+        except Exception as error:
+            log.exception("the fallback failed")
+            raise FallbackFailed(type(error).__name__) from error
+        return _Outcome(permission, why, answer.decision, answer.reasons)
+
+    def _scorer(self, digest: str) -> Scorer:
+        scorer = self._loaded.get(digest)
+        if scorer is not None:
+            return scorer
+        with self._loading:
+            scorer = self._loaded.get(digest)
+            if scorer is not None:
+                return scorer
+            failed = self._failed.get(digest)
+            if failed is not None and time.monotonic() - failed[0] < LOAD_AGAIN_AFTER_S:
+                raise failed[1]
+            try:
+                scorer = load_scorer(self._models, digest, self.contract, self._reasons)
+            except PilotError as error:
+                log.error("model not loaded: %s", error)
+                self._failed[digest] = time.monotonic(), error
+                raise
+            self._loaded[digest] = scorer
+            return scorer

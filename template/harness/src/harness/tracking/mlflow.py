@@ -1,0 +1,150 @@
+"""The thin wrapper around MLflow, the one file that imports it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import PilotError
+from harness.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run as LoggedRun
+    from mlflow.tracking import MlflowClient
+
+CHALLENGER = "challenger"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Data that a run used.
+
+    Attributes:
+        name: Its path in the pilot.
+        digest: The hash that DVC locked.
+        context: What it was used for.
+        location: Where it lies.
+    """
+
+    name: str
+    digest: str
+    context: str
+    location: Path
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run of the pipeline leaves in the tracking server.
+
+    Attributes:
+        digest: The packaged model's digest.
+        params: Flat parameters.
+        metrics: Flat figures.
+        datasets: What it read and wrote.
+        tags: Hashes of code and data, and whether the data is real.
+        package: The packaged model's folder.
+    """
+
+    digest: str
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    datasets: list[Dataset]
+    tags: Mapping[str, str]
+    package: Path
+
+
+def publish(settings: Settings, run: Run) -> int:
+    """Log a run and register its model under the alias ``challenger``.
+
+    Returns:
+        The registered model's version. A package that is registered already keeps its version and its
+        files; the run is logged all the same.
+
+    Raises:
+        PilotError: The tracking server does not take it.
+    """
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    uri = settings.sqlite_url(settings.tracking.uri)
+    try:
+        local = _prepare(uri)
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        client = MlflowClient(uri, uri)
+        experiment = _experiment(client, settings.experiment, local)
+        with mlflow.start_run(experiment_id=experiment, run_name=run.digest[:12], tags=dict(run.tags)) as logged:
+            mlflow.set_tag("model_digest", run.digest)
+            mlflow.log_params(dict(run.params))
+            mlflow.log_metrics(dict(run.metrics))
+            for dataset in run.datasets:
+                mlflow.log_input(_described(dataset), context=dataset.context)
+            registered = _registered(client, settings.experiment, run.digest)
+            if registered is None:
+                mlflow.log_artifacts(str(run.package), "package")
+                registered = _register(client, settings.experiment, run, logged)
+        client.set_registered_model_alias(settings.experiment, CHALLENGER, str(registered))
+    except (MlflowException, OSError) as error:
+        raise PilotError(
+            f"MLflow does not take the run: {str(error).splitlines()[0]}",
+            where=f"[tracking] uri ({uri})",
+            mend="Correct the address or bring the server back, then run again; the model is packaged already.",
+        ) from error
+    return registered
+
+
+def _prepare(uri: str) -> Path | None:
+    if not uri.startswith("sqlite:///"):
+        return None
+    folder = Path(uri.removeprefix("sqlite:///")).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _experiment(client: MlflowClient, name: str, local: Path | None) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    # Stated, because MLflow would otherwise store a path that depends on the folder it was started in.
+    location = (local / "artifacts").as_uri() if local is not None else None
+    return str(client.create_experiment(name, artifact_location=location))
+
+
+def _described(dataset: Dataset) -> Any:
+    from mlflow.data.dataset_source_registry import resolve_dataset_source
+    from mlflow.data.meta_dataset import MetaDataset
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        source = resolve_dataset_source(str(dataset.location))
+    return MetaDataset(source=source, name=dataset.name, digest=dataset.digest)
+
+
+def _registered(client: MlflowClient, name: str, digest: str) -> int | None:
+    versions = client.search_model_versions(f"name = '{name}' and tags.model_digest = '{digest}'")
+    return max((int(version.version) for version in versions), default=None)
+
+
+def _register(client: MlflowClient, name: str, run: Run, logged: LoggedRun) -> int:
+    from mlflow.exceptions import MlflowException
+
+    with contextlib.suppress(MlflowException):
+        client.create_registered_model(name)
+    version = client.create_model_version(
+        name,
+        source=f"{logged.info.artifact_uri}/package",
+        run_id=logged.info.run_id,
+        tags={"model_digest": run.digest, **run.tags},
+    )
+    return int(version.version)
