@@ -1,0 +1,104 @@
+# Development of the template itself. Everything is installed into .venv and rendered into scratch/.
+SHELL := /bin/sh
+.SHELLFLAGS := -eu -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+export MLFLOW_DISABLE_TELEMETRY := true
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export UV_PYTHON_DOWNLOADS := never
+# As pip does: trust the certificates of this machine, so that a company's proxy works.
+export UV_SYSTEM_CERTS ?= true
+unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
+
+# `make setup PYTHON=/path/to/python3.12` takes another interpreter than the first usable one.
+PYTHON ?=
+python := .venv/bin/python
+harness := template/harness
+pilot := scratch/demo-pilot
+
+ready := .venv/.ready
+state := $(CURDIR) $(PYTHON)
+ifneq ($(strip $(shell cat $(ready) 2>/dev/null)),$(strip $(state)))
+.PHONY: $(ready)
+endif
+
+.PHONY: help setup demo test test-full lint bench constraints clean
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(ready) ## install into .venv what development needs (again only when that changed)
+
+demo: setup ## render a pilot with default answers into scratch/demo-pilot, and run its demo
+	@echo "Rendering a pilot with default answers into $(pilot) (the one of last time is deleted) ..."
+	@rm -rf $(pilot)
+	@.venv/bin/copier copy --quiet --defaults $(if $(wildcard .git),--vcs-ref=HEAD) . $(pilot)
+	@echo "Making it a repository with a first commit ..."
+	@cd $(pilot) && git init --quiet --initial-branch=main && git add --all \
+	&& git -c user.name=demo -c user.email=demo@example.org -c commit.gpgsign=false commit --quiet --message "Start from pilot-template"
+	@echo "Running 'make demo' in it ..."
+	@$(MAKE) --directory=$(pilot) demo
+
+test: setup ## the tests, without those that set a generated pilot up
+	@$(python) -m pytest -m "not slow"
+
+test-full: setup ## all tests
+	@$(python) -m pytest
+
+lint: setup ## style, types and the direction of imports
+	@$(python) -m ruff check tests $(harness)/src $(wildcard hooks fleet benchmarks)
+	@$(python) -m ruff format --check tests $(harness)/src $(wildcard hooks fleet benchmarks)
+	@$(python) -m mypy
+	@if [ -f .importlinter ]; then .venv/bin/lint-imports; fi
+
+bench: setup ## the benchmarks, each beside a peer or a floor
+	@found=; for script in benchmarks/*.py; do [ -f "$$script" ] || continue; found=1; echo "== $$script"; $(python) "$$script"; done; \
+	[ -n "$$found" ] || echo "benchmarks/ holds no benchmark."
+
+# No index address, path or command in them: only names, versions, hashes, markers.
+compile := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+           --no-emit-index-url --no-emit-find-links --upgrade
+constraints: .venv/bin/uv ## renew the sets of versions that are tested: the pilot's and the template's own
+	@printf 'uv>=0.9,<1\n' | $(compile) - --output-file $(harness)/uv.txt >/dev/null
+	@printf 'hatchling>=1.27\nsetuptools\n' | $(compile) - --output-file $(harness)/build-constraints.txt >/dev/null
+	@$(compile) --all-extras $(harness)/pyproject.toml --output-file $(harness)/constraints.txt >/dev/null
+	@$(compile) --group dev --all-extras $(harness)/pyproject.toml --constraints $(harness)/constraints.txt --output-file constraints.txt >/dev/null
+	@echo "Renewed. Now: make test-full"
+
+.venv/bin/uv:
+	@$(MAKE) setup || [ -x $@ ]
+
+clean: ## remove caches and scratch/
+	@rm -rf scratch
+	@find . \( -path ./.venv -o -path ./.git \) -prune -o \
+	    -type d \( -name __pycache__ -o -name .pytest_cache -o -name .ruff_cache -o -name .mypy_cache -o -name .hypothesis \) \
+	    -prune -exec rm -rf {} +
+
+# An interpreter will do if it runs, is 3.11 to 3.13 and can make environments: a pyenv shim or a Debian
+# without python3-venv exists and does not.
+will_do := 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))'
+
+# .venv/.unfinished stands from the first to the last step. Where it is found, or the environment belongs to another
+# folder, a set-up was cut short or is out of date, and the environment is made anew.
+$(ready): pyproject.toml constraints.txt $(harness)/pyproject.toml $(harness)/build-constraints.txt $(harness)/uv.txt Makefile
+	@if [ -e .venv/.unfinished ] || [ ! -e $(ready) ] || [ "$$(cat $(ready))" != "$(strip $(state))" ] || ! $(python) -c '' 2>/dev/null; then \
+	    found=; \
+	    for candidate in $(if $(PYTHON),"$(PYTHON)",python3.11 python3 python3.12 python3.13); do \
+	        if "$$candidate" -c $(will_do) 2>/dev/null; then found=$$candidate; break; fi; \
+	    done; \
+	    [ -n "$$found" ] || { echo "make setup: no usable Python 3.11 to 3.13 (with venv) on PATH. Install one, or name it: make setup PYTHON=/path/to/python3.12" >&2; exit 2; }; \
+	    echo "Making .venv with $$("$$found" --version) ..."; \
+	    mkdir -p .venv; touch .venv/.unfinished; \
+	    "$$found" -m venv --clear .venv; \
+	    touch .venv/.unfinished; \
+	    $(python) -m pip install --quiet --no-deps --require-hashes --requirement $(harness)/uv.txt \
+	    || { echo "make setup: uv could not be downloaded. Check the network and pip's index (pip config list), then run it again." >&2; exit 2; }; \
+	fi
+	@touch .venv/.unfinished
+	@echo "Installing what development needs ..."
+	@.venv/bin/uv pip install --python $(python) --quiet --compile-bytecode --constraints constraints.txt \
+	    --build-constraints $(harness)/build-constraints.txt --group dev --editable '$(harness)[dev]' \
+	|| { echo "make setup: the packages were not installed, see above. Check the network and pyproject.toml, then run it again." >&2; exit 2; }
+	@rm -f .venv/.unfinished
+	@printf '%s\n' "$(strip $(state))" > $(ready)
