@@ -1,0 +1,180 @@
+"""From the declared expressions to tables of true values, before anything goes wrong with them.
+
+Chance comes from a hash of the seed, the table, the row's number and a salt. A value therefore depends on
+nothing that happens to vary between runs: not on threads, not on the order of work, not on other columns.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import duckdb
+
+from harness.errors import PilotError
+from harness.simulate.digest import quoted
+from harness.simulate.parameters import Parameters
+from harness.simulate.spec import Files, Specification, Table
+
+# A DuckDB macro sees its arguments only, so the row's number and time are handed over here.
+_ROW_FUNCTIONS = ("u", "normal", "chance", "pick", "whole")
+_CALL = re.compile(rf"'(?:[^']|'')*'|\b(?:({'|'.join(_ROW_FUNCTIONS)})\s*\(|drift\s*\(\s*\))")
+
+_FUNCTIONS = """
+create or replace temp macro u(row, salt) as
+    (hash(row, salt, {table}, {seed}) >> 11) * 1.1102230246251565e-16;
+create or replace temp macro noise(row, year, copy, salt) as
+    (hash(row, year, copy, salt, {table}, {seed}) >> 11) * 1.1102230246251565e-16;
+create or replace temp macro normal(row, salt) as
+    sqrt(-2 * ln(1 - u(row, salt || ' 1'))) * cos(2 * pi() * u(row, salt || ' 2'));
+create or replace temp macro chance(row, salt, share) as u(row, salt) < share;
+create or replace temp macro pick(row, salt, options) as
+    options[1 + cast(floor(u(row, salt) * len(options)) as bigint)];
+create or replace temp macro whole(row, salt, low, high) as
+    cast(low + floor(u(row, salt) * (high - low + 1)) as integer);
+"""
+
+_CONSTANTS = """
+create or replace temp macro logistic(x) as 1 / (1 + exp(-(x)));
+create or replace temp macro rows() as {rows};
+create or replace temp macro months() as {months};
+create or replace temp macro until() as date '{until}';
+create or replace temp macro since() as cast(date '{until}' + 1 - interval {months} month as date);
+create or replace temp macro drift(time) as {drift} * time;
+"""
+
+
+class World:
+    """The tables of true values, in a DuckDB of their own.
+
+    Args:
+        specification: What to build.
+        parameters: How much of it.
+        source: The file that the specification was read from, for messages.
+        connection: A connection to an empty database.
+    """
+
+    def __init__(
+        self,
+        specification: Specification,
+        parameters: Parameters,
+        source: Path,
+        connection: duckdb.DuckDBPyConnection,
+    ) -> None:
+        self._specification = specification
+        self._parameters = parameters
+        self._source = source
+        self.connection = connection
+        connection.execute(
+            _CONSTANTS.format(
+                rows=parameters.rows, months=parameters.months, until=parameters.until, drift=parameters.drift
+            )
+        )
+
+    def build(self, name: str) -> int:
+        """Build one table, after those that it looks up.
+
+        Returns:
+            The number of its rows.
+
+        Raises:
+            PilotError: An expression is not valid SQL, or fails on a row; names the key.
+        """
+        table = self._specification.tables[name]
+        self.functions_of(name)
+        query = self._base(name, table)
+        for column, declared in table.columns.items():
+            query = self._with(query, column, declared.sql, f"tables.{name}.columns.{column}")
+        kept = ", ".join(quoted(column) for column in ("row", "time", "moment", "year", *table.columns))
+        self._run(
+            f"create or replace table {quoted(name)} as select {kept} from ({query}) order by row, year",
+            f"tables.{name}",
+        )
+        return int(self.connection.execute(f"select count(*) from {quoted(name)}").fetchall()[0][0])
+
+    def functions_of(self, name: str) -> None:
+        """Tie the random functions to a table, so that equal salts in two tables are independent."""
+        self.connection.execute(_FUNCTIONS.format(table=f"'{name}'", seed=self._parameters.seed))
+
+    def check(self, relation: str, expression: str, key: str) -> str:
+        """The expression as DuckDB takes it over the relation.
+
+        Raises:
+            PilotError: It is not valid there; names the key.
+        """
+        sql = _CALL.sub(_hand_over, expression)
+        self._run(f"select (\n{sql}\n) from ({relation}) limit 0", key)
+        return sql
+
+    def _base(self, name: str, table: Table) -> str:
+        key = f"tables.{name}"
+        if table.each:
+            each = quoted(table.each)
+            query = f"select parent.row, parent as {each} from {each} parent"
+            where = self.check(query, table.where, f"{key}.where")
+            query = f"select * from ({query}) where (\n{where}\n)"
+            time = table.time or f"{each}.time"
+        else:
+            rows = self._rows(table.rows or "0", f"{key}.rows")
+            query = f"select range as row from range({rows})"
+            time = table.time or "u('time')"
+        for lookup, declared in table.lookup.items():
+            at = self.check(query, declared.at, f"{key}.lookup.{lookup}.at")
+            query = (
+                f"select child.*, parent as {quoted(lookup)}"
+                f" from (select *, (\n{at}\n) as _at from ({query})) child left join {quoted(declared.table)} parent"
+                f" on parent.row = {self._position(declared.table)}"
+            )
+            query = f"select * exclude (_at) from ({query})"
+        query = self._with(query, "time", f"cast(greatest(0, least(1, {time}\n)) as double)", f"{key}.time")
+        query = (
+            f"select *, since() + to_microseconds(cast(time * {self._microseconds()} as bigint)) as moment"
+            f" from ({query})"
+        )
+        return self._with_years(query, table.files, f"{key}.files.where")
+
+    def _with_years(self, query: str, files: Files | None, key: str) -> str:
+        if files is None:
+            return f"select *, year(moment) as year from ({query})"
+        last = self._parameters.until.year
+        query = f"select base.*, years.range as year from ({query}) base, range({files.since}, {last + 1}) years"
+        return f"select * from ({query}) where (\n{self.check(query, files.where, key)}\n)"
+
+    def _with(self, query: str, column: str, expression: str, key: str) -> str:
+        # One level for each column: a column that is used five times is then computed once.
+        return f"select *, (\n{self.check(query, expression, key)}\n) as {quoted(column)} from ({query})"
+
+    def _position(self, table: str) -> str:
+        count = f"(select count(*) from {quoted(table)})"
+        return f"greatest(0, least({count} - 1, cast(floor(_at * {count}) as bigint)))"
+
+    def _rows(self, expression: str, key: str) -> int:
+        relation = "select 0 as row, 0.0 as time"
+        sql = self.check(relation, expression, key)
+        return int(self._run(f"select cast((\n{sql}\n) as bigint) from ({relation})", key).fetchall()[0][0])
+
+    def _microseconds(self) -> int:
+        return int(
+            self.connection.execute(
+                "select date_diff('microsecond', cast(since() as timestamp), cast(until() + 1 as timestamp)) - 1"
+            ).fetchall()[0][0]
+        )
+
+    def _run(self, sql: str, key: str) -> duckdb.DuckDBPyConnection:
+        try:
+            return self.connection.execute(sql)
+        except duckdb.Error as error:
+            reason = str(error).strip().splitlines()[0].rstrip(".")
+            raise PilotError(
+                f"DuckDB refuses the expression: {reason}",
+                where=f"{self._source}: {key}",
+                mend="Correct the SQL; an expression sees the columns above it and what was looked up.",
+            ) from error
+
+
+def _hand_over(call: re.Match[str]) -> str:
+    text = call.group(0)
+    if text.startswith("'"):
+        return text
+    function = call.group(1)
+    return f"{function}(row, " if function else "drift(time)"
