@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import lightgbm
 import numpy as np
 import polars as pl
 
-from harness.pilot import Reason
+from harness.pilot import Reason, importing_without
+
+with importing_without("pandas", "sklearn"):
+    import lightgbm
 
 FILE = "model.txt"
 FIXED: dict[str, Any] = {"objective": "binary", "verbosity": -1, "deterministic": True, "num_threads": 1}
@@ -32,17 +34,17 @@ def save(model: lightgbm.Booster, folder: Path) -> None:
 
 def load(folder: Path) -> lightgbm.Booster:
     """Read the model as text."""
-    return lightgbm.Booster(params={"num_threads": 1}, model_file=folder / FILE)
+    return lightgbm.Booster(model_file=folder / FILE)
 
 
 def predict(model: lightgbm.Booster, features: pl.DataFrame) -> np.ndarray:
     """The probability that the invoice is still unpaid 30 days after its due date, shape (n,)."""
-    return np.asarray(model.predict(features.to_numpy()))
+    return np.asarray(model.predict(features.to_numpy(), num_threads=1))
 
 
 def reasons(model: lightgbm.Booster, features: pl.DataFrame, count: int) -> list[list[Reason]]:
     """Each row's strongest contributions to the log-odds (TreeSHAP; Lundberg et al., 2020)."""
-    contributions = np.asarray(model.predict(features.to_numpy(), pred_contrib=True))[:, :-1]
+    contributions = np.asarray(model.predict(features.to_numpy(), pred_contrib=True, num_threads=1))[:, :-1]
     names = features.columns
     explained = []
     for row, effects in zip(features.iter_rows(), contributions, strict=True):

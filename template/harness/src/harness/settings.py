@@ -7,6 +7,7 @@ The environment wins over the file, so that secrets and per-host values need no 
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -100,7 +101,7 @@ class Serving(Section):
 
 
 class Store(Section):
-    """Where decisions are recorded, as an SQLAlchemy URL; a relative SQLite path starts at the pilot's root."""
+    """Where decisions are recorded: an SQLAlchemy URL; a relative SQLite path starts at the pilot's root."""
 
     url: str = "sqlite:///var/decisions.db"
 
@@ -189,6 +190,11 @@ class Settings(BaseSettings):
         if isinstance(source, PostgresSource):
             return source.url == EMBEDDED
         return self.path(source.path).resolve().is_relative_to(self.path("var").resolve())
+
+
+def without_password(url: str) -> str:
+    """A URL as it may be shown: a password in it is replaced by three stars."""
+    return re.sub(r"(?<=://)([^/@:]*):[^@]*@", r"\1:***@", url)
 
 
 def find_root(start: Path) -> Path:

@@ -105,9 +105,8 @@ def audit(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON
         context.say_json(entries)
         return
     for entry in entries:
-        context.say(
-            f"{entry['at']}  {entry['action']:<6} rev {entry['revision']}  {entry['actor']}: {entry['reason']}"
-        )
+        what = f"{entry['action']:<6} rev {entry['revision']}"
+        context.say(f"{entry['at']}  {what}  {entry['actor']}: {entry['reason']}")
     context.say(f"{len(entries)} entries, each follows from the one before it")
 
 
@@ -128,7 +127,7 @@ def control_folder() -> Path:
         raise PilotError(
             f"cannot be read, so the control folder is not known: {error}",
             where=str(root / FILE),
-            mend=f"To stop the model now: touch {root / default / 'KILL'} (or KILL in the folder that you chose).",
+            mend=f"To stop the model now: touch {root / default / 'KILL'}, or KILL in your control folder.",
         ) from error
     section = values.get("control")
     folder = section.get("folder") if isinstance(section, dict) else None

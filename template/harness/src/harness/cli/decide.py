@@ -22,7 +22,8 @@ def register(app: typer.Typer) -> None:
 def decide(
     record: Annotated[str, typer.Argument(help="A JSON file with one record; - reads standard input.")] = "",
     example: Annotated[
-        int | None, typer.Option(help="Take the n-th record held back from training instead of a file.", min=1)
+        int | None,
+        typer.Option(help="Take the n-th record held back from training instead of a file.", min=1),
     ] = None,
     url: Annotated[str, typer.Option(help="The service's address; by default that of pilot.toml.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
@@ -68,7 +69,9 @@ def ask(url: str, record: dict[str, Any]) -> dict[str, Any]:
             answer = client.post(f"{url}/decide", content=json.dumps(record, default=str).encode())
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise PilotError(
-            f"no service answers ({error})", where=url, mend="Start it with `pilot serve`, or name it with --url."
+            f"no service answers ({error})",
+            where=url,
+            mend="Start it with `pilot serve`, or name it with --url.",
         ) from error
     if answer.status_code == 200:
         found: dict[str, Any] = answer.json()
@@ -76,7 +79,9 @@ def ask(url: str, record: dict[str, Any]) -> dict[str, Any]:
     if answer.status_code == 422:
         first = answer.json()["fields"][0]
         raise CheckFailed(
-            f"the record breaks the contract: {first['message']}", where=first["field"], mend="Correct the record."
+            f"the record breaks the contract: {first['message']}",
+            where=first["field"],
+            mend="Correct the record.",
         )
     raise PilotError(
         f"no decision was made ({answer.status_code}): {answer.text[:200]}",
@@ -98,11 +103,15 @@ def held_back(settings: Settings, number: int) -> dict[str, Any]:
 
     file = settings.path(layout.TEST_RECORDS)
     if not file.exists():
-        raise PilotError("there are no records yet", where=str(layout.TEST_RECORDS), mend="Run `pilot run` first.")
+        raise PilotError(
+            "there are no records yet", where=str(layout.TEST_RECORDS), mend="Run `pilot run` first."
+        )
     names = [field.name for field in pilot.load_contract(settings.pilot.package).fields]
     found = pl.scan_parquet(file).select(names).slice(number - 1, 1).collect()
     if found.height == 0:
-        raise PilotError(f"there are fewer than {number} records", where="--example", mend="Use a smaller number.")
+        raise PilotError(
+            f"there are fewer than {number} records", where="--example", mend="Use a smaller number."
+        )
     return found.row(0, named=True)
 
 
@@ -111,7 +120,9 @@ def _read(source: str) -> dict[str, Any]:
         text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
         record = json.loads(text)
     except OSError as error:
-        raise PilotError(f"cannot be read: {error.strerror}", where=source, mend="Name a readable file.") from error
+        raise PilotError(
+            f"cannot be read: {error.strerror}", where=source, mend="Name a readable file."
+        ) from error
     except ValueError as error:
         raise PilotError(f"not JSON: {error}", where=source, mend="Write one JSON object.") from error
     if not isinstance(record, dict):

@@ -156,7 +156,9 @@ def _read_back(settings: Settings, made: list[dict[str, Any]]) -> None:
                     where=answer["decision_id"],
                     mend="This must not happen; please report it with var/demo-service.log.",
                 )
-            typer.echo(f"  {found.decided_at}  {found.record_key}  {found.decision}  {found.served_by} ({found.why})")
+            typer.echo(
+                f"  {found.decided_at}  {found.record_key}  {found.decision}  {found.served_by} ({found.why})"
+            )
     finally:
         store.close()
     typer.echo(f"  {len(made)} answered, {len(made)} on record")

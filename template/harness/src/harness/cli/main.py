@@ -7,7 +7,6 @@ import traceback
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from harness import __version__
@@ -24,6 +23,12 @@ app = typer.Typer(
 )
 for group in (simulate, run, serve, decide, control, demo):
     group.register(app)
+
+
+# Typer carries a copy of click and exports some of its errors only: their base is reached from one.
+UsageProblem: type[typer.BadParameter] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
 
 
 def _version(wanted: bool) -> None:
@@ -57,13 +62,13 @@ def _run(arguments: list[str] | None) -> int:
     except PilotError as error:
         if context.debug():
             traceback.print_exc()
-        click.echo(f"pilot: {error}", err=True)
+        typer.echo(f"pilot: {error}", err=True)
         return error.exit_code
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        click.echo("pilot: interrupted", err=True)
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("pilot: interrupted", err=True)
         return 130
-    except click.exceptions.ClickException as error:
-        click.echo(f"pilot: {error.format_message()} (`pilot --help` lists the verbs)", err=True)
+    except UsageProblem as error:
+        typer.echo(f"pilot: {error.format_message()} (`pilot --help` says what there is)", err=True)
         return 2
     except BrokenPipeError:
         # The reader went away (`pilot status | head`); Python would complain once more at exit.

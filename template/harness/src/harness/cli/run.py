@@ -30,7 +30,7 @@ def run(
     every request; a stop that is in force stays in force.
     """
     from harness.control import offer
-    from harness.pipeline import layout
+    from harness.pipeline import layout, stages
     from harness.pipeline.manifest import keep
 
     settings = context.settings()
@@ -48,8 +48,8 @@ def run(
     if manifest.origin == "real":
         outcome["offered"] = False
         notes.append(
-            "The data is real, so the model decides nothing in the sandbox. If it is a sample about nobody's real "
-            f'case, add "{manifest.data}" to samples in pilot.toml [sandbox] and run again.'
+            "The data is real, so the model decides nothing in the sandbox. If it is a sample about nobody's "
+            f'real case, add "{manifest.data}" to samples in pilot.toml [sandbox] and run again.'
         )
     else:
         state = offer(
@@ -68,7 +68,7 @@ def run(
     if as_json:
         context.say_json({**outcome, "notes": notes})
         return
-    skipped = [stage for stage in STAGES if stage not in ran]
+    skipped = [stage for stage in stages.NAMES if stage not in ran]
     if skipped:
         context.say(f"  unchanged: {', '.join(skipped)}")
     context.say(f"  model {manifest.digest[:12]} is packaged and registered as challenger")
@@ -76,7 +76,6 @@ def run(
         context.say(f"  {note}")
 
 
-STAGES = ("ingest", "validate", "features", "train", "evaluate", "package", "publish")
 PROTOCOL = Path("var", "run", "stages.jsonl")
 
 
@@ -141,5 +140,3 @@ def reproduce(root: Path, *, force: bool) -> list[str]:
         where="pilot run",
         mend="Mend that and run again; finished stages are kept.",
     )
-
-

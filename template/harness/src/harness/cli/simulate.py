@@ -28,8 +28,12 @@ def simulate(
     missing: Annotated[
         str | None, typer.Option(help="Share of missing values, such as 0.02, or a range, such as 0.15-0.30.")
     ] = None,
-    mess: Annotated[float | None, typer.Option(help="How mixed formats, duplicates and casing are, 0 to 1.")] = None,
-    drift: Annotated[float | None, typer.Option(help="How far the world moves over the months, 0 to 1.")] = None,
+    mess: Annotated[
+        float | None, typer.Option(help="How mixed formats, duplicates and casing are, 0 to 1.")
+    ] = None,
+    drift: Annotated[
+        float | None, typer.Option(help="How far the world moves over the months, 0 to 1.")
+    ] = None,
     until: Annotated[
         datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The last day of the history.")
     ] = None,
@@ -41,14 +45,10 @@ def simulate(
     from harness.data.origin import MANIFEST
     from harness.progress import working
     from harness.settings import PostgresSource
-    from harness.simulate import PROFILES, Parameters, embedded
+    from harness.simulate import Parameters, Target, embedded
     from harness.simulate import simulate as fill
 
     settings = context.settings()
-    if profile not in PROFILES:
-        raise PilotError(
-            f"unknown profile '{profile}'", where="--profile", mend=f"Use one of {', '.join(PROFILES)}."
-        )
     foreign = [name for name in settings.sources if not settings.simulated(name)]
     if foreign:
         raise PilotError(
@@ -56,31 +56,44 @@ def simulate(
             where="pilot.toml",
             mend='Set url = "embedded" for a database and a path below var/ for files to simulate them.',
         )
-    wanted = {
-        "rows": rows,
-        "months": months,
-        "missing": Parameters.parse_missing(missing) if missing is not None else None,
-        "mess": mess,
-        "drift": drift,
-        "until": until.date() if until else None,
-        "seed": seed,
-    }
-    parameters = PROFILES[profile].replace(**{key: value for key, value in wanted.items() if value is not None})
+    parameters = Parameters.of(
+        profile,
+        rows=rows,
+        months=months,
+        missing=_shares(missing) if missing is not None else None,
+        mess=mess,
+        drift=drift,
+        until=until.date() if until else None,
+        seed=seed,
+    )
     manifest_file = settings.path(MANIFEST)
     manifest_file.parent.mkdir(parents=True, exist_ok=True)
     # Until the new systems are whole nothing may say that what lies there is simulated.
     manifest_file.unlink(missing_ok=True)
     with contextlib.ExitStack() as stack, working("simulate") as report:
-        targets: dict[str, object] = {}
+        targets: dict[str, Target] = {}
         for name, source in settings.sources.items():
             if isinstance(source, PostgresSource):
-                targets[name] = stack.enter_context(embedded.server(embedded_folder(settings, name)))
+                url = stack.enter_context(embedded.server(embedded_folder(settings, name)))
+                targets[name] = Target("postgres", url)
             else:
-                targets[name] = settings.path(source.path)
+                targets[name] = Target("csv", str(settings.path(source.path)))
         manifest = fill(settings.path(SPEC), parameters, targets, report)
     manifest.write(manifest_file)
     if as_json:
-        context.say_json({name: {"rows": made.rows, "digest": made.digest} for name, made in manifest.tables.items()})
+        context.say_json(
+            {name: {"rows": made.rows, "digest": made.digest} for name, made in manifest.tables.items()}
+        )
         return
     for name, made in manifest.tables.items():
         context.say(f"  {name}: {made.rows:,} rows")
+
+
+def _shares(text: str) -> tuple[float, float]:
+    low, _, high = text.partition("-")
+    try:
+        return float(low), float(high or low)
+    except ValueError:
+        raise PilotError(
+            f"'{text}' is no share", where="--missing", mend="Write 0.02, or a range such as 0.15-0.30."
+        ) from None

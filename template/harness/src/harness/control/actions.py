@@ -104,6 +104,7 @@ def offer(folder: Path, *, digest: str, flag_key: str, reason: str) -> State | N
                 stage="sandbox",
                 challenger=slot,
                 flag_key=flag_key,
+                latched=(folder / SENTINEL).exists(),
                 actor=who,
                 reason=reason,
                 changed_at=_now(),

@@ -111,9 +111,7 @@ class Control:
             raise state
         return state
 
-    def _assign(
-        self, state: State, entity: str, stopped: bool
-    ) -> tuple[Arm, Why, Slot | None, int | None]:
+    def _assign(self, state: State, entity: str, stopped: bool) -> tuple[Arm, Why, Slot | None, int | None]:
         if stopped:
             return Arm.FALLBACK, Why.KILLED, None, None
         if state.latched:

@@ -24,7 +24,6 @@ from harness.errors import PilotError
 STATE = "state.json"
 SENTINEL = "KILL"
 LOCK = "lock"
-SCHEMA = 1
 
 Stage = Literal["sandbox", "shadow", "early", "broad", "full"]
 STAGES: tuple[Stage, ...] = ("sandbox", "shadow", "early", "broad", "full")
@@ -44,7 +43,7 @@ class Slot(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    digest: str = Field(pattern=r"^[0-9a-f]{64}\Z")
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
     pct: int = Field(ge=0, le=100)
 
 
@@ -66,7 +65,7 @@ class State(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    schema_version: Literal[1] = SCHEMA
+    schema_version: Literal[1] = 1
     rev: int = Field(ge=1)
     stage: Stage
     champion: Slot | None = None

@@ -103,7 +103,9 @@ def check(records: ir.Table, contract: Contract) -> tuple[Quality, ir.Table, ir.
         rules, separated by blanks, in ``_reasons``.
     """
     broken = rules(records, contract)
-    copies = records.group_by(_repeated_key=contract.key).having(ibis._.count() > 1).agg(_copies=ibis._.count())
+    copies = (
+        records.group_by(_repeated_key=contract.key).having(ibis._.count() > 1).agg(_copies=ibis._.count())
+    )
     marked = records.left_join(copies, records[contract.key] == copies["_repeated_key"])
     broken[f"{contract.key}.repeated"] = marked["_copies"].notnull()
     flags = {rule: f"_rule_{number}" for number, rule in enumerate(broken)}

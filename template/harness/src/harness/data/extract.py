@@ -17,12 +17,11 @@ import ibis
 import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
-import sqlalchemy as sa
 
 from harness.errors import PilotError
 from harness.pilot import Table
 from harness.progress import Report
-from harness.settings import EMBEDDED, CsvSource, PostgresSource, Settings
+from harness.settings import EMBEDDED, CsvSource, PostgresSource, Settings, without_password
 from harness.simulate import embedded
 
 if TYPE_CHECKING:
@@ -56,9 +55,7 @@ def extract(settings: Settings, tables: Sequence[Table], folder: Path, report: R
             else:
                 for table in wanted:
                     report(f"{system}.{table.name}", done / len(tables))
-                    _from_files(
-                        settings.path(source.path), system, table, beside / f"{table.name}.parquet"
-                    )
+                    _from_files(settings.path(source.path), system, table, beside / f"{table.name}.parquet")
                     done += 1
         shutil.rmtree(folder, ignore_errors=True)
         beside.rename(folder)
@@ -86,14 +83,14 @@ def database(settings: Settings, system: str, source: PostgresSource) -> Iterato
         except psycopg.Error as error:
             raise PilotError(
                 f"the database does not answer: {_first_line(error)}",
-                where=f"{where} ({_hidden(url)})",
+                where=f"{where} ({without_password(url)})",
                 mend="Check that it runs, and the URL in pilot.toml or in the environment.",
             ) from error
         except (ValueError, TypeError, AttributeError) as error:
             raise PilotError(
                 f"not a database URL: {_first_line(error)}",
                 where=where,
-                mend="Write postgresql://user@host:5432/database, or \"embedded\".",
+                mend='Write postgresql://user@host:5432/database, or "embedded".',
             ) from error
         stack.callback(backend.disconnect)
         yield backend
@@ -173,13 +170,6 @@ def _write(reader: pa.RecordBatchReader, file: Path) -> None:
     with pq.ParquetWriter(file, reader.schema, compression="zstd") as writer:
         for batch in reader:
             writer.write_batch(batch)
-
-
-def _hidden(url: str) -> str:
-    try:
-        return sa.make_url(url).render_as_string(hide_password=True)
-    except sa.exc.ArgumentError:
-        return "a URL that cannot be read"
 
 
 def _first_line(error: BaseException) -> str:

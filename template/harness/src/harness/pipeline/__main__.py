@@ -12,15 +12,15 @@ import sys
 from pathlib import Path
 
 from harness.errors import PilotError
-from harness.pipeline.stages import STAGES
+from harness.pipeline import stages
 from harness.progress import console, working
 from harness.settings import load_settings
 
 
 def main(arguments: list[str]) -> int:
     """Run the named stage; exit 1 when a check says no, 2 for what a person has to mend."""
-    if len(arguments) != 1 or arguments[0] not in STAGES:
-        console.print(f"usage: python -m harness.pipeline {{{'|'.join(STAGES)}}}")
+    if len(arguments) != 1 or arguments[0] not in stages.NAMES:
+        console.print(f"usage: python -m harness.pipeline {{{'|'.join(stages.NAMES)}}}")
         return 2
     name = arguments[0]
     code = _run(name)
@@ -35,7 +35,7 @@ def _run(name: str) -> int:
     try:
         settings = load_settings(Path.cwd())
         with working(name) as report:
-            said = STAGES[name](settings, report)
+            said = stages.load(name).run(settings, report)
     except PilotError as error:
         console.print(f"pilot: {name}: {error}", markup=False, soft_wrap=True)
         return error.exit_code

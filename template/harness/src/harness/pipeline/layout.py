@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 SNAPSHOT = Path("data", "raw")
 RECORDS = Path("data", "records.parquet")
@@ -24,3 +26,9 @@ LOCK = Path("dvc.lock")
 KEY = "record key"
 LABEL = "label value"
 TIME = "event time"
+
+
+def write_json(file: Path, document: dict[str, Any]) -> None:
+    """Write a stage's findings, the same bytes for the same findings."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -18,7 +18,9 @@ def code(root: Path) -> dict[str, str]:
     found = {
         "git_tree": _git(root, "rev-parse", "HEAD^{tree}"),
         "git_tree_src": _git(root, "rev-parse", "HEAD:./src"),
-        "git_dirty": "true" if _git(root, "status", "--porcelain", "--untracked-files=normal", "--", "src", "harness") else "false",
+        "git_dirty": "true"
+        if _git(root, "status", "--porcelain", "--untracked-files=normal", "--", "src", "harness")
+        else "false",
     }
     return {name: value or "none" for name, value in found.items()}
 
@@ -55,7 +57,9 @@ def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
     """The numeric leaves of nested metrics, under dotted names; a truth value counts as 1 or 0."""
-    return {name: float(value) for name, value in flat(values).items() if isinstance(value, (bool, int, float))}
+    return {
+        name: float(value) for name, value in flat(values).items() if isinstance(value, (bool, int, float))
+    }
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -100,7 +100,9 @@ def load_manifest(folder: Path) -> Manifest:
         ) from error
     except OSError as error:
         raise PilotError(
-            f"cannot be read: {error.strerror}", where=str(file), mend="Give the service the right to read it."
+            f"cannot be read: {error.strerror}",
+            where=str(file),
+            mend="Give the service the right to read it.",
         ) from error
     except ValidationError as error:
         raise PilotError(
@@ -125,7 +127,13 @@ def verify(folder: Path, digest: str) -> Manifest:
     found = _hashes(folder)
     for path in sorted({*found, *manifest.files}):
         if found.get(path) != manifest.files.get(path):
-            state = "missing" if path not in found else "not in the manifest" if path not in manifest.files else "changed"
+            state = (
+                "missing"
+                if path not in found
+                else "not in the manifest"
+                if path not in manifest.files
+                else "changed"
+            )
             raise PilotError(
                 f"a file of the packaged model is {state}",
                 where=str(folder / path),

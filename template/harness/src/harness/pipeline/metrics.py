@@ -40,7 +40,7 @@ def compare(
     bad = [score for score in scores if not contract.decision.valid(score)]
     if bad:
         raise PilotError(
-            f"predict() gave {bad[0]}, which the contract's decision cannot take ({len(bad)} of {len(scores)})",
+            f"predict() gave {bad[0]}, which is no score for the contract's decision ({len(bad)} times)",
             where="model.py",
             mend="Return probabilities for a Choice and values in range for an Amount.",
         )

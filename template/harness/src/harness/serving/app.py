@@ -119,6 +119,8 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
 
 def _refused(code: str) -> Callable[[Request, Exception], JSONResponse]:
     def handler(_request: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"error": code, "detail": str(error)}, status_code=503, headers={"Retry-After": "1"})
+        return JSONResponse(
+            {"error": code, "detail": str(error)}, status_code=503, headers={"Retry-After": "1"}
+        )
 
     return handler

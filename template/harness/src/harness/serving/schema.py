@@ -54,11 +54,10 @@ def _field(declared: pilot.Field) -> tuple[Any, Any]:
     elif declared.type == "date":
         # Strict mode takes a date object only, and JSON has none: an ISO 8601 text is the date here.
         kind = Annotated[date, Field(strict=False)]
-    bounds = {"ge": declared.low, "le": declared.high}
-    limits = {name: value for name, value in bounds.items() if value is not None}
+    bounded = Annotated[kind, Field(ge=declared.low, le=declared.high)]
     if declared.required:
-        return Annotated[kind, Field(**limits)], Field(description=described)
-    return Annotated[kind, Field(**limits)] | None, Field(default=None, description=described)
+        return bounded, Field(description=described)
+    return bounded | None, Field(default=None, description=described)
 
 
 def _not_blank(text: str) -> str:

@@ -19,10 +19,6 @@ from harness.pilot import Contract, Reason
 from harness.pipeline.manifest import CODE, MODEL, Manifest, verify
 from harness.serving.schema import frame_schema
 
-# LightGBM imports both when it finds them, for interfaces that a service never calls; together they double
-# the time to start and the memory of every worker.
-UNWANTED = ("pandas", "sklearn")
-
 
 @dataclass(frozen=True)
 class Scored:
@@ -56,12 +52,14 @@ class Scorer:
         self._reasons = reasons
         # Beside the work tree's package, under a name that carries the digest: champion and challenger may
         # hold different versions of the same file.
-        with _without(UNWANTED), _no_bytecode():
+        with _no_bytecode():
             name = pilot.mount(folder / CODE, f"packaged_{digest}")
             self._model_file = pilot.load_model(name)
             features = pilot.load_features(name).features()
             self._model = self._model_file.load(folder / MODEL)
-        self._expressions = {feature: features[feature].cast(nw.Float64) for feature in self.manifest.features}
+        self._expressions = {
+            feature: features[feature].cast(nw.Float64) for feature in self.manifest.features
+        }
 
     def score(self, record: Mapping[str, Any]) -> Scored:
         """Score one record.
@@ -97,18 +95,6 @@ def load_scorer(models: Path, digest: str, contract: Contract, reasons: int) -> 
             where=str(models / digest),
             mend="Correct model.py or features.py and run `pilot run`.",
         ) from error
-
-
-@contextmanager
-def _without(names: tuple[str, ...]) -> Iterator[None]:
-    hidden = [name for name in names if name not in sys.modules]
-    for name in hidden:
-        sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        for name in hidden:
-            sys.modules.pop(name, None)
 
 
 @contextmanager

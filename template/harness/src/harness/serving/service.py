@@ -14,7 +14,7 @@ from typing import Any
 from harness.control import Arm, Control, Permission, Why
 from harness.errors import PilotError
 from harness.pilot import Contract, FallbackFile, Reason
-from harness.serving.scorer import Scorer, ScoreInvalid, load_scorer
+from harness.serving.scorer import ScoreInvalid, Scorer, load_scorer
 from harness.store import Decision, DecisionStore
 from harness.store.decisions import now
 
@@ -133,7 +133,9 @@ class Service:
         # Scoring takes time in which somebody may have stopped the model; what is in force now counts.
         after = self.control.permission(entity)
         if after.digest != permission.digest:
-            return self._by_fallback(record, after, after.why if after.arm is Arm.FALLBACK else Why.MODEL_REPLACED)
+            return self._by_fallback(
+                record, after, after.why if after.arm is Arm.FALLBACK else Why.MODEL_REPLACED
+            )
         return _Outcome(
             after,
             Why.ASSIGNED,

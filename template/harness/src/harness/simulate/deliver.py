@@ -183,7 +183,12 @@ class Folder:
         try:
             self._refuse_real(delivery, files.glob())
             self._beside.mkdir(exist_ok=True)
-            years = [row[0] for row in world.execute(f"select distinct year from ({delivery.query}) order by 1").fetchall()]
+            years = [
+                row[0]
+                for row in world.execute(
+                    f"select distinct year from ({delivery.query}) order by 1"
+                ).fetchall()
+            ]
             for done, year in enumerate(years):
                 world.execute(
                     f"copy (select {_named_in(delivery.table, year)} from ({delivery.query}) where year = {year}"
@@ -205,7 +210,9 @@ class Folder:
 
     def commit(self) -> None:
         """Put the files in place, and take away those of an earlier simulation."""
-        self._mark.write_text("Everything in this folder was simulated and may be replaced.\n", encoding="utf-8")
+        self._mark.write_text(
+            "Everything in this folder was simulated and may be replaced.\n", encoding="utf-8"
+        )
         for pattern in self._globs:
             written = sorted(self._beside.glob(pattern))
             for old in set(self._folder.glob(pattern)) - {self._folder / new.name for new in written}:

@@ -43,15 +43,10 @@ def _with_near_duplicates(world: World, name: str, table: Table, mess: float) ->
         for column, sql in near.change.items()
     )
     chosen = _noise("near copy", repr(near.share * mess))
-    return (
-        f"{query} union all by name"
-        f" select * replace (1 as copy, {changes}) from ({query}) where {chosen}"
-    )
+    return f"{query} union all by name select * replace (1 as copy, {changes}) from ({query}) where {chosen}"
 
 
-def _value(
-    world: World, source: str, key: str, column: Column, kind: str, parameters: Parameters
-) -> str:
+def _value(world: World, source: str, key: str, column: Column, kind: str, parameters: Parameters) -> str:
     name = key.rpartition(".")[2]
     value = quoted(name)
     mess = parameters.mess
@@ -70,7 +65,9 @@ def _value(
     if column.missing is not None:
         low, high = parameters.missing if column.missing == "usual" else column.missing
         at = world.connection.execute(f"select u(0, 'missing {name}')").fetchall()[0][0]
-        value = f"case when {_noise(f'missing {name}', repr(low + (high - low) * at))} then null else {value} end"
+        value = (
+            f"case when {_noise(f'missing {name}', repr(low + (high - low) * at))} then null else {value} end"
+        )
     return value
 
 

@@ -89,7 +89,9 @@ def _fill(
             )
             filled[name] = systems[table.system].fill(
                 # Building is about a tenth of the work.
-                world.connection, delivery, lambda share, name=name: progress(name, 0.1 + 0.9 * share)
+                world.connection,
+                delivery,
+                lambda share, name=name: progress(name, 0.1 + 0.9 * share),
             )
         progress(name, 1.0)
     return filled

@@ -137,7 +137,9 @@ class World:
         if files is None:
             return f"select *, year(moment) as year from ({query})"
         last = self._parameters.until.year
-        query = f"select base.*, years.range as year from ({query}) base, range({files.since}, {last + 1}) years"
+        query = (
+            f"select base.*, years.range as year from ({query}) base, range({files.since}, {last + 1}) years"
+        )
         return f"select * from ({query}) where (\n{self.check(query, files.where, key)}\n)"
 
     def _with(self, query: str, column: str, expression: str, key: str) -> str:

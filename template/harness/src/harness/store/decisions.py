@@ -18,6 +18,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from harness.errors import PilotError
+from harness.settings import without_password
 
 metadata = sa.MetaData()
 
@@ -110,7 +111,7 @@ class DecisionStore:
         except (sa.exc.SQLAlchemyError, OSError, ModuleNotFoundError) as error:
             raise StoreUnavailable(
                 f"the store cannot be opened: {_cause(error)}",
-                where=_hidden(url),
+                where=without_password(url),
                 mend="Correct [store] url in pilot.toml, or make the place writable.",
             ) from error
         self._insert = decisions.insert()
@@ -130,7 +131,7 @@ class DecisionStore:
         except sa.exc.SQLAlchemyError as error:
             raise StoreUnavailable(
                 f"the decision could not be recorded: {_cause(error)}",
-                where=_hidden(str(self._engine.url)),
+                where=self._engine.url.render_as_string(),
                 mend="Free the disk or bring the database back; until then nothing is decided.",
             ) from error
 
@@ -170,7 +171,7 @@ class DecisionStore:
         except sa.exc.SQLAlchemyError as error:
             raise StoreUnavailable(
                 f"the store does not answer: {_cause(error)}",
-                where=_hidden(str(self._engine.url)),
+                where=self._engine.url.render_as_string(),
                 mend="Bring the database back.",
             ) from error
 
@@ -203,10 +204,3 @@ def _durable(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
 def _cause(error: BaseException) -> str:
     original = getattr(error, "orig", None)
     return str(original or error).strip().splitlines()[0]
-
-
-def _hidden(url: str) -> str:
-    try:
-        return sa.make_url(url).render_as_string(hide_password=True)
-    except sa.exc.ArgumentError:
-        return "[store] url"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import PilotError
-from harness.settings import Settings
+from harness.settings import Settings, without_password
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as LoggedRun
@@ -84,7 +84,9 @@ def publish(settings: Settings, run: Run) -> int:
         mlflow.set_registry_uri(uri)
         client = MlflowClient(uri, uri)
         experiment = _experiment(client, settings.experiment, local)
-        with mlflow.start_run(experiment_id=experiment, run_name=run.digest[:12], tags=dict(run.tags)) as logged:
+        with mlflow.start_run(
+            experiment_id=experiment, run_name=run.digest[:12], tags=dict(run.tags)
+        ) as logged:
             mlflow.set_tag("model_digest", run.digest)
             mlflow.log_params(dict(run.params))
             mlflow.log_metrics(dict(run.metrics))
@@ -98,8 +100,8 @@ def publish(settings: Settings, run: Run) -> int:
     except (MlflowException, OSError) as error:
         raise PilotError(
             f"MLflow does not take the run: {str(error).splitlines()[0]}",
-            where=f"[tracking] uri ({uri})",
-            mend="Correct the address or bring the server back, then run again; the model is packaged already.",
+            where=f"[tracking] uri ({without_password(uri)})",
+            mend="Correct the address or bring the server back, then run again; the package is kept.",
         ) from error
     return registered
 

@@ -1,4 +1,4 @@
-"""Features in bulk: the split by time, and the proof that the engine and Polars agree."""
+"""Records → features, split by time; a sample is computed on Polars too and must agree."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
+from harness import pilot
+from harness.data import engine
 from harness.errors import CheckFailed, PilotError
 from harness.pilot import Contract, FeaturesFile
-from harness.pipeline import layout
+from harness.pipeline import frames, layout
+from harness.pipeline.params import load_params
+from harness.progress import Report
+from harness.settings import Settings
 
 PARITY_ROWS = 10_000
 PARITY_TOLERANCE = 1e-9
@@ -34,6 +39,30 @@ class Split:
     train: ir.Table
     test: ir.Table
     cut: date
+
+
+def run(settings: Settings, report: Report) -> str:
+    """Records → features, split by time; a sample is computed on Polars too and must agree.
+
+    Raises:
+        CheckFailed: Too few records on either side, or the engine and Polars disagree.
+    """
+    package = settings.pilot.package
+    contract = pilot.load_contract(package)
+    wanted = expressions(pilot.load_features(package))
+    backend = engine.connect(settings)
+    records = backend.read_parquet(settings.path(layout.VALID), table_name="valid")
+    split = divide(records, contract, load_params(settings.root).split.test_share)
+    report("features", 0.2)
+    sizes = []
+    for part, file in ((split.train, layout.TRAIN), (split.test, layout.TEST)):
+        frame = nw.from_native(part).select(**frames.beside(contract), **wanted)
+        engine.write_parquet(backend, nw.to_native(frame), settings.path(file), order_by=[layout.KEY])
+        sizes.append(int(backend.read_parquet(settings.path(file)).count().execute()))
+    engine.write_parquet(backend, split.test, settings.path(layout.TEST_RECORDS), order_by=[contract.key])
+    report("parity", 0.8)
+    check_parity(settings.path(layout.TEST_RECORDS), settings.path(layout.TEST), contract, wanted)
+    return f"{len(wanted)} features; {sizes[0]:,} records to train, {sizes[1]:,} from {split.cut} on to test"
 
 
 def expressions(file: FeaturesFile) -> dict[str, nw.Expr]:
@@ -55,16 +84,7 @@ def expressions(file: FeaturesFile) -> dict[str, nw.Expr]:
     return {name: expression.cast(nw.Float64) for name, expression in found.items()}
 
 
-def beside(contract: Contract) -> dict[str, nw.Expr]:
-    """The columns that stand beside the features: key, label and event time."""
-    return {
-        layout.KEY: nw.col(contract.key),
-        layout.LABEL: nw.col(contract.label).cast(nw.Float64),
-        layout.TIME: nw.col(contract.event_time),
-    }
-
-
-def split(records: ir.Table, contract: Contract, test_share: float) -> Split:
+def divide(records: ir.Table, contract: Contract, test_share: float) -> Split:
     """Divide labelled records by time, the latest ``test_share`` of them for the test.
 
     Training stops ``label_arrives_after_days`` before the cut: later outcomes were not known on that day,
@@ -95,25 +115,17 @@ def split(records: ir.Table, contract: Contract, test_share: float) -> Split:
         raise CheckFailed(
             f"no record is older than {last}, when the last outcome known on {cut} was decided",
             where="params.yaml split.test_share",
-            mend=f"Bring more than {contract.label_arrives_after_days} days of history before the test records.",
+            mend=f"Bring more than {contract.label_arrives_after_days} days of history before the test.",
         )
     time = known[contract.event_time]
-    return Split(known.filter(time < ibis.date(last.isoformat())), known.filter(time >= ibis.date(cut.isoformat())), cut)
+    return Split(
+        known.filter(time < ibis.date(last.isoformat())),
+        known.filter(time >= ibis.date(cut.isoformat())),
+        cut,
+    )
 
 
-def only_features(frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame without the columns that stand beside the features."""
-    return frame.drop(layout.KEY, layout.LABEL, layout.TIME)
-
-
-def label(frame: pl.DataFrame) -> np.ndarray:
-    """The outcomes, shape (n,), as doubles."""
-    return frame[layout.LABEL].to_numpy()
-
-
-def check_parity(
-    records: Path, features: Path, contract: Contract, wanted: Mapping[str, nw.Expr]
-) -> None:
+def check_parity(records: Path, features: Path, contract: Contract, wanted: Mapping[str, nw.Expr]) -> None:
     """Compute features of the first records on Polars, as serving does, and compare with the engine's.
 
     Raises:

@@ -1,0 +1,47 @@
+"""Source systems → raw snapshot → records in the contract's shape."""
+
+from __future__ import annotations
+
+from harness import pilot
+from harness.data import checks, engine
+from harness.data.extract import extract
+from harness.data.origin import origin
+from harness.errors import CheckFailed
+from harness.pipeline import layout
+from harness.progress import Report
+from harness.settings import Settings
+
+
+def run(settings: Settings, report: Report) -> str:
+    """Source systems → raw snapshot → records in the contract's shape.
+
+    Raises:
+        PilotError: A source fails; the last whole snapshot stays.
+        CheckFailed: The join gives no records.
+    """
+    sources = pilot.load_sources(settings.pilot.package)
+    contract = pilot.load_contract(settings.pilot.package)
+    snapshot = settings.path(layout.SNAPSHOT)
+    extract(settings, sources.tables, snapshot, report)
+    report("digest", 0.9)
+    found = origin(settings, sources.tables, snapshot)
+    backend = engine.connect(settings)
+    tables = {
+        table.name: backend.read_parquet(snapshot / f"{table.name}.parquet", table_name=f"raw_{table.name}")
+        for table in sources.tables
+    }
+    report("records", 0.95)
+    records = sources.records(tables)
+    checks.check_schema(records, contract)
+    engine.write_parquet(backend, records, settings.path(layout.RECORDS), order_by=[contract.key])
+    rows = int(backend.read_parquet(settings.path(layout.RECORDS)).count().execute())
+    if rows == 0:
+        raise CheckFailed(
+            f"no records come out of {sum(found.tables.values())} source rows",
+            where="sources.py records()",
+            mend="Check the join and the filters; an empty extract is an outage, not a quiet day.",
+        )
+    layout.write_json(
+        settings.path(layout.ORIGIN), {"origin": found.kind, "digest": found.digest, "rows": found.tables}
+    )
+    return f"{rows:,} records from {sum(found.tables.values()):,} source rows ({found.kind} data)"
