@@ -12,10 +12,13 @@ import polars as pl
 
 from harness.pilot import Reason, importing_without
 
+from .contract import COUNTRIES, SEGMENTS
+
 with importing_without("pandas", "sklearn"):
     import lightgbm
 
 FILE = "model.txt"
+CODED = {"segment": SEGMENTS, "country": COUNTRIES}
 FIXED: dict[str, Any] = {"objective": "binary", "verbosity": -1, "deterministic": True, "num_threads": 1}
 
 
@@ -49,5 +52,14 @@ def reasons(model: lightgbm.Booster, features: pl.DataFrame, count: int) -> list
     explained = []
     for row, effects in zip(features.iter_rows(), contributions, strict=True):
         strongest = np.argsort(-np.abs(effects), kind="stable")[:count]
-        explained.append([Reason(names[place], row[place], float(effects[place])) for place in strongest])
+        explained.append(
+            [Reason(names[at], _plain(names[at], row[at]), round(float(effects[at]), 4)) for at in strongest]
+        )
     return explained
+
+
+def _plain(name: str, value: float | None) -> str | float | None:
+    """A feature's value as people know it: a category by its name, not by its code."""
+    if name in CODED and value is not None:
+        return CODED[name][int(value)]
+    return value

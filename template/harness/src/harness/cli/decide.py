@@ -66,7 +66,11 @@ def ask(url: str, record: dict[str, Any]) -> dict[str, Any]:
     try:
         # Loopback or the team's own network: a proxy from the environment would only be in the way.
         with httpx.Client(trust_env=False, timeout=30) as client:
-            answer = client.post(f"{url}/decide", content=json.dumps(record, default=str).encode())
+            answer = client.post(
+                f"{url}/decide",
+                content=json.dumps(record, default=str).encode(),
+                headers={"content-type": "application/json"},
+            )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise PilotError(
             f"no service answers ({error})",

@@ -107,14 +107,24 @@ def _models(service: Service) -> dict[str, str]:
         return {}
 
 
-async def _invalid(_request: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
+    if "json" not in request.headers.get("content-type", ""):
+        detail = "Send one record as JSON, with the header content-type: application/json."
+        return JSONResponse({"error": "not_json", "detail": detail}, status_code=415)
     # Without the values: a refused record may hold personal data, and a NaN in it is no JSON.
     found = [
-        {"field": ".".join(str(part) for part in item["loc"][1:]) or "body", "message": item["msg"]}
+        {"field": "body", "message": f"not valid JSON: {item['ctx']['error']}"}
+        if item["type"] == "json_invalid"
+        else {"field": ".".join(str(part) for part in item["loc"][1:]) or "body", "message": _plain(item["msg"])}
         for item in error.errors()
     ]
     return JSONResponse({"error": "invalid_record", "fields": found}, status_code=422)
+
+
+def _plain(message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    return message[0].lower() + message[1:]
 
 
 def _refused(code: str) -> Callable[[Request, Exception], JSONResponse]:

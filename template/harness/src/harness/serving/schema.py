@@ -6,7 +6,7 @@ from datetime import date
 from typing import Annotated, Any, Literal
 
 import polars as pl
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from harness import pilot
 from harness.pilot import Contract, FieldType
@@ -52,12 +52,21 @@ def _field(declared: pilot.Field) -> tuple[Any, Any]:
     elif declared.type == "text":
         kind = Annotated[str, AfterValidator(_not_blank)]
     elif declared.type == "date":
-        # Strict mode takes a date object only, and JSON has none: an ISO 8601 text is the date here.
-        kind = Annotated[date, Field(strict=False)]
+        kind = Annotated[date, BeforeValidator(_iso_date)]
     bounded = Annotated[kind, Field(ge=declared.low, le=declared.high)]
     if declared.required:
         return bounded, Field(description=described)
     return bounded | None, Field(default=None, description=described)
+
+
+def _iso_date(value: object) -> object:
+    # JSON has no dates, and pydantic would take a number for seconds since 1970.
+    if not isinstance(value, str) or len(value) != len("2026-01-31"):
+        raise ValueError("must be a date written as 2026-01-31")
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        raise ValueError("must be a date written as 2026-01-31") from None
 
 
 def _not_blank(text: str) -> str:
