@@ -29,6 +29,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(ready) ## install into .venv what development needs (again only when that changed)
+	@$(if $(filter setup,$(MAKECMDGOALS)),echo "Development is set up in .venv.",:)
 
 demo: setup ## render a pilot with default answers into scratch/demo-pilot, and run its demo
 	@echo "Rendering a pilot with default answers into $(pilot) (the one of last time is deleted) ..."
@@ -100,5 +101,6 @@ $(ready): pyproject.toml constraints.txt $(harness)/pyproject.toml $(harness)/bu
 	@.venv/bin/uv pip install --python $(python) --quiet --compile-bytecode --constraints constraints.txt \
 	    --build-constraints $(harness)/build-constraints.txt --group dev --editable '$(harness)[dev]' \
 	|| { echo "make setup: the packages were not installed, see above. Check the network and pyproject.toml, then run it again." >&2; exit 2; }
+# Dated from the start: what was edited meanwhile is newer.
+	@printf '%s\n' "$(strip $(state))" > $(ready); touch -r .venv/.unfinished $(ready)
 	@rm -f .venv/.unfinished
-	@printf '%s\n' "$(strip $(state))" > $(ready)

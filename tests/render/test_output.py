@@ -1,0 +1,171 @@
+"""What the default answers give: which files, that they parse, and that nothing of the template shows."""
+
+from __future__ import annotations
+
+import filecmp
+import itertools
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from jinja2 import UndefinedError
+
+from rendering import copy_template, documents, files, render
+
+# Everything outside harness/, src/ and tests/, which have lists of their own.
+EXPECTED = {
+    ".copier-answers.yml",
+    ".dvc/.gitignore",
+    ".dvc/config",
+    ".dvcignore",
+    ".gitattributes",
+    ".github/workflows/pilot.yml",
+    ".gitignore",
+    "Makefile",
+    "README.md",
+    "overrides.txt",
+    "pilot.toml",
+    "pyproject.toml",
+}
+ASKED_FOR = {
+    "name": "Late payment",
+    "package": "late_payment",
+    "purpose": "Tell collectors which open invoices will be paid late, early enough to act.",
+    "use_case": "classification",
+    "team": "TODO",
+    "owner": "TODO",
+    "on_call": "TODO",
+    "risk_tier": "limited",
+    "data_classification": "internal",
+}
+
+
+def test_default_answers_give_exactly_these_files(pilot: Path) -> None:
+    outside = {name for name in files(pilot) if not name.startswith(("harness/", "src/", "tests/"))}
+    assert outside == EXPECTED
+
+
+def test_a_pilot_stays_small(pilot: Path) -> None:
+    assert len(files(pilot)) <= 130
+
+
+def test_what_installs_the_harness_is_there(pilot: Path) -> None:
+    needed = {"pyproject.toml", "constraints.txt", "build-constraints.txt", "uv.txt"}
+    assert needed <= files(pilot / "harness")
+
+
+def test_every_document_parses_and_holds_the_answers(pilot: Path) -> None:
+    read = documents(pilot)
+    assert read["pilot.toml"]["pilot"] == ASKED_FOR
+    assert read["pilot.toml"]["alerts"] == {"target": "log"}
+    assert read["pyproject.toml"]["project"]["name"] == "late_payment"
+    assert read["pyproject.toml"]["project"]["description"] == ASKED_FOR["purpose"]
+    assert read[".copier-answers.yml"]["python_version"] == "3.11"
+    assert read[".github/workflows/pilot.yml"]["permissions"] == {"contents": "read"}
+
+
+def test_the_sections_of_the_settings_are_in_order(pilot: Path) -> None:
+    settings = tomllib.loads((pilot / "pilot.toml").read_text(encoding="utf-8"))
+    order = ["pilot", "data", "sources", "sandbox", "serving", "store", "tracking", "control", "alerts"]
+    assert list(settings) == order
+    assert list(settings["pilot"]) == list(ASKED_FOR)
+
+
+def test_every_setting_has_a_comment(pilot: Path) -> None:
+    lines = (pilot / "pilot.toml").read_text(encoding="utf-8").splitlines()
+    bare = [line for above, line in itertools.pairwise(lines) if "=" in line and above[:1] != "#" != line[:1]]
+    assert bare == []
+
+
+def test_nothing_of_the_template_is_left_in_the_output(pilot: Path) -> None:
+    for name in files(pilot):
+        if not name.startswith("harness/src/"):
+            text = (pilot / name).read_text(encoding="utf-8")
+            assert not re.search(r"\{\{|\}\}|\{%|%\}|\{#", text), name
+
+
+def test_no_path_is_impossible_on_windows(whole_template: Path, pilot: Path) -> None:
+    assert [name for name in files(whole_template) if '"' in name] == []
+    assert [name for name in files(pilot) if re.search(r'["<>:|?*\\]', name)] == []
+
+
+def test_each_file_of_the_standard_says_so(pilot: Path) -> None:
+    standards = EXPECTED - {".copier-answers.yml", ".dvc/.gitignore", ".dvc/config"}
+    standards -= {"README.md", "overrides.txt", "pilot.toml", "pyproject.toml"}
+    for name in standards:
+        assert "the standard's" in (pilot / name).read_text(encoding="utf-8").splitlines()[0], name
+
+
+def test_rendering_twice_gives_the_same_bytes(lean_template: Path, tmp_path: Path) -> None:
+    first, second = (render(lean_template, tmp_path / name) for name in ("first", "second"))
+    render(lean_template, second, overwrite=True)
+    assert files(first) == files(second)
+    assert filecmp.cmpfiles(first, second, files(first), shallow=False)[1:] == ([], [])
+
+
+def test_a_misspelt_variable_stops_the_rendering(tmp_path: Path) -> None:
+    template = copy_template(tmp_path / "template", lean=True)
+    (template / "template" / "note.md.jinja").write_text("{{ pilot_nam }}", encoding="utf-8")
+    with pytest.raises(UndefinedError, match="pilot_nam"):
+        render(template, tmp_path / "pilot")
+
+
+def test_litter_is_not_copied(tmp_path: Path) -> None:
+    template = copy_template(tmp_path / "template", lean=True)
+    for litter in (
+        "__pycache__/a.pyc",
+        "b.pyc",
+        "x.egg-info/PKG-INFO",
+        ".venv/c",
+        ".ruff_cache/d",
+        ".DS_Store",
+        "~e",
+    ):
+        path = template / "template" / litter
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("", encoding="utf-8")
+    assert files(render(template, tmp_path / "pilot")) <= EXPECTED
+
+
+def test_the_next_commands_are_named_git_first(
+    lean_template: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    render(lean_template, tmp_path / "pilot", quiet=False)
+    said = capsys.readouterr().err
+    commands = ["cd ", "git init -b main && git add -A && git commit -m", "make setup", "make demo"]
+    assert sorted(commands, key=said.index) == commands
+    assert "need a repository" in said
+
+
+@pytest.mark.parametrize(
+    ("ci", "file"),
+    [("github", ".github/workflows/pilot.yml"), ("gitlab", ".gitlab-ci.yml"), ("none", None)],
+)
+def test_only_the_chosen_ci_is_written(rendered: Callable[..., Path], ci: str, file: str | None) -> None:
+    pilot = rendered(ci=ci, python_version="3.13")
+    written = {name for name in files(pilot) if name.startswith((".github", ".gitlab"))}
+    assert written == ({file} if file else set())
+    if file:
+        text = (pilot / file).read_text(encoding="utf-8")
+        assert re.findall(r"make \w+", text) == ["make setup", "make lint", "make test"]
+        assert "3.13" in str(yaml.safe_load(text))
+
+
+def test_foreign_actions_are_pinned_to_a_commit(pilot: Path) -> None:
+    text = (pilot / ".github/workflows/pilot.yml").read_text(encoding="utf-8")
+    used = re.findall(r"uses: (.*)", text)
+    assert used
+    assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", each) for each in used)
+
+
+def test_a_regression_is_told_that_the_example_is_none(rendered: Callable[..., Path]) -> None:
+    intended = rendered(use_case="regression")
+    assert (
+        tomllib.loads((intended / "pilot.toml").read_text(encoding="utf-8"))["pilot"]["use_case"]
+        == "regression"
+    )
+    assert "It is a classification" in (intended / "README.md").read_text(encoding="utf-8")
+    assert "It is a classification" not in (rendered() / "README.md").read_text(encoding="utf-8")
