@@ -204,14 +204,19 @@ class Specification(_Part):
 
     @model_validator(mode="after")
     def _in_order(self) -> Specification:
-        earlier: set[str] = set()
+        earlier: dict[str, Table] = {}
         for name, table in self.tables.items():
             if not _NAME.fullmatch(name):
                 raise ValueError(f"'{name}' cannot be a table's name: use letters, digits and _")
             for other in _references(table):
                 if other not in earlier:
                     raise ValueError(f"tables.{name}: the table '{other}' must be declared above it")
-            earlier.add(name)
+                if earlier[other].files:
+                    raise ValueError(f"tables.{name}: '{other}' has a row for each year; use the table behind it")
+            for lookup in table.lookup.values():
+                if earlier[lookup.table].each:
+                    raise ValueError(f"tables.{name}: to be looked up, '{lookup.table}' needs 'rows', not 'each'")
+            earlier[name] = table
         return self
 
     def systems(self) -> list[str]:
@@ -252,9 +257,13 @@ def read_specification(path: Path) -> Specification:
         return Specification.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        unknown = first["type"] == "extra_forbidden"
+        unknown = first["type"] in {"extra_forbidden", "invalid_key"}
         raise PilotError(
             "the key is unknown" if unknown else first["msg"].removeprefix("Value error, "),
             where=": ".join([str(path), ".".join(str(step) for step in first["loc"])]).rstrip(": "),
-            mend="Remove it or correct its spelling." if unknown else "Correct the value.",
+            mend=(
+                "Remove it or correct its spelling; inside { } an expression with a comma needs quotes."
+                if unknown
+                else "Correct the value."
+            ),
         ) from error

@@ -87,7 +87,7 @@ class World:
             query = self._with(query, column, declared.sql, f"tables.{name}.columns.{column}")
         kept = ", ".join(quoted(column) for column in ("row", "time", "moment", "year", *table.columns))
         self._run(
-            f"create or replace table {quoted(name)} as select {kept} from ({query}) order by row, year",
+            f"create or replace table {quoted(name)} as select {kept} from ({query})",
             f"tables.{name}",
         )
         return int(self.connection.execute(f"select count(*) from {quoted(name)}").fetchall()[0][0])

@@ -1,0 +1,172 @@
+"""Where the data comes from, and how it becomes records: one record for each invoice.
+
+Two systems are read as they are. The ERP keeps dates and money as text in several formats and loads some rows
+twice; the CRM drops one file a year and renames its columns now and then. What cannot be read becomes null:
+the contract says which nulls are allowed.
+
+The order of work matters: parse the text first and look across rows last, and read dates by position, not by
+regular expressions. On ten million rows that is seven times faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import ibis
+import ibis.expr.types as ir
+
+from harness.pilot import Table
+
+tables = (
+    Table("invoices", system="erp"),
+    Table("payments", system="erp"),
+    Table("accounts", system="crm", files="accounts_*.csv"),
+)
+
+# An invoice is late when it is unpaid this long after its due date; before that nobody can know.
+KNOWN_AFTER_DAYS = 30
+
+EURO_FOR_ONE = {"EUR": 1.0, "€": 1.0, "USD": 0.92, "$": 0.92, "GBP": 1.17, "£": 1.17}
+SEGMENTS = ("retail", "manufacturing", "services", "public", "construction")
+COUNTRIES = ("AT", "BE", "CH", "DE", "ES", "FR", "GB", "IT", "NL", "PL")
+
+
+def records(tables: Mapping[str, ir.Table]) -> ir.Table:
+    """Join the systems' tables into one record for each invoice; ``late`` is null while nobody can know it."""
+    invoices, payments, accounts = tables["invoices"], tables["payments"], tables["accounts"]
+    seen = ibis.union(invoices.select("updated_at"), payments.select("updated_at")).updated_at.max().as_scalar()
+    joined = (
+        billed(invoices)
+        .left_join(settled(payments), "invoice_id")
+        .drop("invoice_id_right")
+        .left_join(customers(accounts), "account_no")
+        .drop("account_no_right")
+    )
+    return with_history(with_outcome(joined, seen.date())).select(
+        "invoice_id",
+        "account_no",
+        "due_on",
+        "amount_eur",
+        terms_days=ibis._.due_day - ibis._.issued_on.epoch_days(),
+        due_month=ibis._.due_on.month(),
+        segment=ibis._.segment,
+        country=ibis._.country,
+        credit_limit_eur=ibis._.credit_limit_eur,
+        customer_months=whole_months(ibis._.opened_on, ibis._.due_on),
+        prior_invoices=ibis._.prior_invoices,
+        prior_late_share=ibis._.prior_late / ibis._.prior_invoices.nullif(0),
+        late=ibis._.late,
+    )
+
+
+def billed(invoices: ir.Table) -> ir.Table:
+    """The ERP's invoices, parsed, each once."""
+    parsed = invoices.select(
+        invoice_id=invoices.invoice_id.strip(),
+        account_no=invoices.account_no.strip().upper(),
+        issued_on=day(invoices.issued_on),
+        due_on=day(invoices.due_on),
+        amount_eur=money(invoices.amount),
+        updated_at=invoices.updated_at,
+    )
+    return latest(parsed, "invoice_id", "updated_at").mutate(due_day=ibis._.due_on.epoch_days())
+
+
+def settled(payments: ir.Table) -> ir.Table:
+    """For each invoice with payments: the first day that can be read, and whether there is one that cannot."""
+    parsed = payments.select(
+        payment_id=payments.payment_id.strip(),
+        invoice_id=payments.invoice_id.strip(),
+        paid_on=day(payments.paid_on),
+        updated_at=payments.updated_at,
+    )
+    return latest(parsed, "payment_id", "updated_at").aggregate(
+        by="invoice_id", paid_on=ibis._.paid_on.min(), payment_unreadable=ibis._.paid_on.isnull().any()
+    )
+
+
+def customers(accounts: ir.Table) -> ir.Table:
+    """The CRM's accounts as its newest file has them; a column is looked up under each name it has had."""
+    parsed = accounts.select(
+        account_no=renamed(accounts, "account_no", "AccountNumber", "account_id").strip().upper(),
+        segment=known(renamed(accounts, "segment", "Industry").strip().lower(), SEGMENTS),
+        country=known(accounts.country.strip().upper(), COUNTRIES),
+        credit_limit_eur=renamed(accounts, "credit_limit", "CreditLimitEUR").strip().try_cast("float64"),
+        opened_on=day(accounts.opened_on),
+        file=accounts["_file"],
+    )
+    return latest(parsed, "account_no", "file")
+
+
+def with_outcome(invoices: ir.Table, seen: ir.DateScalar) -> ir.Table:
+    """Add ``late``: null until the outcome can be known, and where a payment's only date is unreadable."""
+    deadline = invoices.due_day + KNOWN_AFTER_DAYS
+    unclear = invoices.paid_on.isnull() & invoices.payment_unreadable.fill_null(False)
+    known_by_now = (deadline <= seen.epoch_days()) & ~unclear
+    unpaid = invoices.paid_on.isnull() | (invoices.paid_on.epoch_days() > deadline)
+    return invoices.mutate(late=known_by_now.ifelse(unpaid, ibis.null("boolean")))
+
+
+def with_history(invoices: ir.Table) -> ir.Table:
+    """Add what was known of the account on the due date: no outcome of an invoice that was due later."""
+    known_then = ibis.range_window(
+        group_by="account_no", order_by="due_day", preceding=(None, KNOWN_AFTER_DAYS)
+    )
+    return invoices.mutate(
+        prior_invoices=invoices.late.count().over(known_then),
+        prior_late=invoices.late.cast("int64").sum().over(known_then),
+    )
+
+
+def latest(table: ir.Table, key: str, by: str) -> ir.Table:
+    """The newest row of each key. Rows equally new are told apart by their content, never by their order."""
+    rest = [table[name] for name in table.columns if name not in (key, by)]
+    newest = ibis.window(group_by=key, order_by=[ibis.desc(by), *rest])
+    return table.mutate(_rank=ibis.row_number().over(newest)).filter(ibis._["_rank"] == 0).drop("_rank", by)
+
+
+def renamed(table: ir.Table, *names: str) -> ir.StringValue:
+    """A column that has had several names: each row has it under one of them."""
+    return ibis.coalesce(ibis.null("string"), *(table[name] for name in names if name in table.columns))
+
+
+def known(value: ir.StringValue, values: tuple[str, ...]) -> ir.StringValue:
+    """The value if it is one of the list, else null."""
+    return value.isin(values).ifelse(value, ibis.null("string"))
+
+
+def day(written: ir.StringValue) -> ir.DateValue:
+    """A date written as 2025-03-07, 07.03.2025 or 03/07/2025; null for anything else."""
+    text = written.strip()
+    first, second, last = text[0:2], text[3:5], text[6:10]
+    iso = ibis.cases(
+        (text.length() != 10, ibis.null("string")),
+        ((text[4:5] == "-") & (text[7:8] == "-"), text),
+        ((text[2:3] == ".") & (text[5:6] == "."), last + "-" + second + "-" + first),
+        ((text[2:3] == "/") & (text[5:6] == "/"), last + "-" + first + "-" + second),
+    )
+    return iso.try_cast("date")
+
+
+def money(written: ir.StringValue) -> ir.FloatingValue:
+    """Euros from EUR 1,234.56, 1.234,56 €, USD 1234.56 or £99.00; null for anything else.
+
+    ``1.234`` is null as well: a thousand to some, one and a bit to others.
+    """
+    text = written.strip().upper()
+    rate = ibis.cases(*((text.contains(sign), rate) for sign, rate in EURO_FOR_ONE.items()))
+    number = text.translate("EURUSDGBP€$£ ", "")
+    cents = number[number.length() - 3 :][0:1]
+    plain = ibis.cases(
+        (cents == ".", number.replace(",", "")),
+        (cents == ",", number.replace(".", "").replace(",", ".")),
+        (number.contains(".") | number.contains(","), ibis.null("string")),
+        else_=number,
+    )
+    return plain.try_cast("float64") * rate
+
+
+def whole_months(start: ir.DateValue, end: ir.DateValue) -> ir.IntegerValue:
+    """Whole months between two days."""
+    months = (end.year() - start.year()) * 12 + end.month() - start.month()
+    return months - (end.day() < start.day()).cast("int64")
