@@ -137,7 +137,9 @@ def seen_before(connection: duckdb.DuckDBPyConnection, besides: str) -> list[obj
 
 def test_values_cannot_pose_as_a_border() -> None:
     connection = duckdb.connect()
-    assert fingerprint(connection, "(values ('a', '1:b'))") != fingerprint(connection, "(values ('a1:', 'b'))")
+    assert fingerprint(connection, "(values ('a', '1:b'))") != fingerprint(
+        connection, "(values ('a1:', 'b'))"
+    )
 
 
 def test_a_seed_gives_the_same_bytes_in_any_number_of_portions(
@@ -199,7 +201,10 @@ def test_a_failure_leaves_every_system_as_it_was(spec: Path, database: str, tmp_
     spec.write_text(MACHINES.replace("round(900 *", "cast('x' || row as integer) + round(800 *"))
     with pytest.raises(PilotError):
         run(spec, database, tmp_path / "drop", SMALL.model_copy(update={"seed": 3}))
-    assert (content(tmp_path / "drop"), rows(database, "select sum(temperature), count(*) from readings")) == before
+    assert (
+        content(tmp_path / "drop"),
+        rows(database, "select sum(temperature), count(*) from readings"),
+    ) == before
     assert not (tmp_path / "drop" / ".writing").exists()
 
 
@@ -214,7 +219,10 @@ def test_an_interrupt_leaves_every_system_as_it_was(spec: Path, database: str, t
     targets = {"historian": Target("postgres", database), "workshop": Target("csv", str(tmp_path / "drop"))}
     with pytest.raises(KeyboardInterrupt):
         simulate(spec, SMALL.model_copy(update={"seed": 4}), targets, interrupt)
-    assert (content(tmp_path / "drop"), rows(database, "select sum(temperature), count(*) from readings")) == before
+    assert (
+        content(tmp_path / "drop"),
+        rows(database, "select sum(temperature), count(*) from readings"),
+    ) == before
 
 
 def test_fewer_years_leave_no_file_of_before(spec: Path, database: str, tmp_path: Path) -> None:
@@ -242,7 +250,9 @@ def test_real_data_are_never_replaced(spec: Path, database: str, tmp_path: Path)
             connection.execute("drop table readings")
 
 
-def test_progress_is_told_for_each_table_and_never_goes_back(spec: Path, database: str, tmp_path: Path) -> None:
+def test_progress_is_told_for_each_table_and_never_goes_back(
+    spec: Path, database: str, tmp_path: Path
+) -> None:
     told: list[tuple[str, float]] = []
     targets = {"historian": Target("postgres", database), "workshop": Target("csv", str(tmp_path / "drop"))}
     simulate(spec, SMALL, targets, lambda table, share: told.append((table, share)))

@@ -34,7 +34,9 @@ COUNTRIES = ("AT", "BE", "CH", "DE", "ES", "FR", "GB", "IT", "NL", "PL")
 def records(tables: Mapping[str, ir.Table]) -> ir.Table:
     """Join the systems' tables into one record for each invoice; ``late`` is null while nobody can know it."""
     invoices, payments, accounts = tables["invoices"], tables["payments"], tables["accounts"]
-    seen = ibis.union(invoices.select("updated_at"), payments.select("updated_at")).updated_at.max().as_scalar()
+    seen = (
+        ibis.union(invoices.select("updated_at"), payments.select("updated_at")).updated_at.max().as_scalar()
+    )
     joined = (
         billed(invoices)
         .left_join(settled(payments), "invoice_id")

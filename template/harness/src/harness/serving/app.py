@@ -116,7 +116,10 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     found = [
         {"field": "body", "message": f"not valid JSON: {item['ctx']['error']}"}
         if item["type"] == "json_invalid"
-        else {"field": ".".join(str(part) for part in item["loc"][1:]) or "body", "message": _plain(item["msg"])}
+        else {
+            "field": ".".join(str(part) for part in item["loc"][1:]) or "body",
+            "message": _plain(item["msg"]),
+        }
         for item in error.errors()
     ]
     return JSONResponse({"error": "invalid_record", "fields": found}, status_code=422)

@@ -117,7 +117,9 @@ def _started(library: Any, place: Path) -> PostgresServer:
             _await_postmaster(place)
             running.start()
     except (OSError, subprocess.SubprocessError, AssertionError, RuntimeError) as error:
-        raise _not_started(place, str(error).strip().splitlines()[0] if str(error) else "no reason given") from error
+        raise _not_started(
+            place, str(error).strip().splitlines()[0] if str(error) else "no reason given"
+        ) from error
     return running
 
 
@@ -192,7 +194,9 @@ def _await_orphans(place: Path) -> None:
     folder = str(place.resolve())
     end = time.monotonic() + _READY_WITHIN_S
     while time.monotonic() < end:
-        if not any(_is_postgres(process) and _folder_of(process) == folder for process in psutil.process_iter()):
+        if not any(
+            _is_postgres(process) and _folder_of(process) == folder for process in psutil.process_iter()
+        ):
             return
         time.sleep(0.1)
     raise OSError("processes of a killed server are still running on the folder")

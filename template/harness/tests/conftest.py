@@ -1,0 +1,21 @@
+"""What the standard's tests share: this pilot's settings and contract."""
+
+# This file is the standard's: `copier update` replaces it. Write tests of your own in tests/.
+from __future__ import annotations
+
+import pytest
+from records import ROOT
+
+from harness import pilot
+from harness.pilot import Contract
+from harness.settings import Settings, load_settings
+
+
+@pytest.fixture(scope="session")
+def settings() -> Settings:
+    return load_settings(ROOT)
+
+
+@pytest.fixture(scope="session")
+def contract(settings: Settings) -> Contract:
+    return pilot.load_contract(settings.pilot.package)
