@@ -1,0 +1,163 @@
+"""A generated pilot, set up and run as its team would: only its Makefile, one Python version after the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from rendering import ROOT, copy_template, render
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def interpreter(version: str) -> str | None:
+    """The interpreter of that version that the pilot's Makefile would find; None when there is none."""
+    installed = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}"))
+    for candidate in (f"python{version}", *map(str, installed)):
+        found = shutil.which(candidate)
+        # A pyenv shim is there for versions that are not chosen, and only fails when it is called.
+        if found and subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode == 0:
+            return found
+    return None
+
+
+def make(pilot: Path, *targets: str) -> str:
+    """Run make in the pilot and give back all that it printed."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PILOT_", "PYTEST_"))
+    }
+    done = subprocess.run(
+        ["make", *targets],
+        cwd=pilot,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        timeout=840,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_template(tmp_path_factory.mktemp("template"))
+
+
+def new_pilot(template: Path, folder: Path, version: str) -> Path:
+    pilot = render(template, folder / "pilot", {"python_version": version})
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.invalid", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q", "-b", "main"], ["add", "-A"], [*identity, "commit", "-q", "-m", "start"]):
+        subprocess.run(["git", *command], cwd=pilot, check=True)
+    return pilot
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
+def test_the_pilots_own_tests_pass(version: str, template: Path, tmp_path: Path) -> None:
+    if interpreter(version) is None:
+        pytest.skip(f"no Python {version} on this machine, and none may be downloaded")
+    pilot = new_pilot(template, tmp_path, version)
+    make(pilot, "setup")
+    running = subprocess.run(
+        [pilot / ".venv" / "bin" / "python", "--version"], capture_output=True, text=True, check=True
+    )
+    assert running.stdout.startswith(f"Python {version}.")
+    output = make(pilot, "lint", "test")
+    assert re.search(r"\d+ passed", output)
+    assert "skipped" not in output
+    assert "failed" not in output
+    assert git(pilot, "status", "--porcelain") == "", "the tests left something behind in the work tree"
+
+
+def test_the_demo_tells_the_whole_story(template: Path, tmp_path: Path) -> None:
+    pilot = new_pilot(template, tmp_path, "3.11")
+    output = make(pilot, "demo")
+    deciders = re.findall(r"^  [123]: \w+ +by (model|fallback)", output, re.MULTILINE)
+    assert deciders == ["model"] * 3 + ["fallback"] * 3 + ["model"] * 3
+    assert "9 answered, 9 on record" in output
+    with sqlite3.connect(pilot / "var" / "decisions.db") as connection:
+        stored = connection.execute(
+            "select served_by, why, sandbox from decisions order by sequence"
+        ).fetchall()
+    assert [row[0] for row in stored] == deciders
+    assert {row[1] for row in stored} == {"assigned", "killed"}
+    assert all(row[2] for row in stored)
+    published(pilot)
+    assert not leftovers(pilot), "the demo left processes running"
+
+
+def published(pilot: Path) -> None:
+    """What MLflow has: the run with its figures and data, and the model behind the alias."""
+    with sqlite3.connect(pilot / "var" / "mlflow" / "mlflow.db") as connection:
+
+        def rows(query: str) -> list[tuple[str, ...]]:
+            return connection.execute(query).fetchall()
+
+        aliases = rows("select name, alias, version from registered_model_aliases")
+        tags = dict(rows("select key, value from tags"))
+        metrics = {name for (name,) in rows("select key from metrics")}
+        params = dict(rows("select key, value from params"))
+        data = dict(rows("select name, digest from datasets"))
+    assert [(name, alias) for name, alias, _ in aliases] == [("late_payment", "challenger")]
+    manifest = pilot / "data" / "package" / "manifest.json"
+    assert tags["git_tree"] == git(pilot, "rev-parse", "HEAD^{tree}")
+    assert tags["origin"] == "simulated"
+    assert tags["data_digest"] == json.loads(manifest.read_text())["data"]
+    assert {"model.f1", "fallback.f1", "model_beats_fallback"} <= metrics
+    assert params["train.rounds"] == "50"
+    locked = (pilot / "dvc.lock").read_text()
+    assert set(data) == {"data/raw", "data/valid.parquet", "data/features"}
+    assert all(digest in locked for digest in data.values())
+    (run,) = (pilot / "var" / "mlflow" / "artifacts").iterdir()
+    assert (run / "artifacts" / "package" / "manifest.json").read_bytes() == manifest.read_bytes()
+    cached = [file for file in (pilot / ".dvc" / "cache").rglob("*") if file.is_file()]
+    assert not any(run.name.encode() in file.read_bytes() for file in cached), (
+        "a run id entered a cached stage"
+    )
+
+
+def leftovers(pilot: Path) -> list[str]:
+    """Command lines of processes that still run from the pilot's folder."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        command = " ".join(process.info["cmdline"] or [])
+        if str(pilot) in command:
+            found.append(command)
+    return found
+
+
+def git(pilot: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments], cwd=pilot, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def test_a_pilot_outside_git_says_so(template: Path, tmp_path: Path) -> None:
+    """Outside any repository: /tmp is in none."""
+    pilot = render(template, tmp_path / "pilot", {})
+    done = subprocess.run(
+        [os.sys.executable, "-m", "harness.cli", "--root", str(pilot), "run"],
+        env=os.environ
+        | {
+            "PYTHONPATH": str(ROOT / "template" / "harness" / "src"),
+            "GIT_CEILING_DIRECTORIES": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "not in a git repository" in done.stderr
+    assert "git init" in done.stderr
+    assert "Traceback" not in done.stderr
