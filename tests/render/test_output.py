@@ -5,6 +5,8 @@ from __future__ import annotations
 import filecmp
 import itertools
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -85,6 +87,14 @@ def test_nothing_of_the_template_is_left_in_the_output(pilot: Path) -> None:
         if not name.startswith("harness/src/"):
             text = (pilot / name).read_text(encoding="utf-8")
             assert not re.search(r"\{\{|\}\}|\{%|%\}|\{#", text), name
+
+
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=["check", "format"])
+def test_a_fresh_pilot_passes_its_own_lint(pilot: Path, command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", *command, "--no-cache", "."], cwd=pilot, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_no_path_is_impossible_on_windows(whole_template: Path, pilot: Path) -> None:
