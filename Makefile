@@ -41,17 +41,17 @@ demo: setup ## render a pilot with default answers into scratch/demo-pilot, and 
 	@echo "Running 'make demo' in it ..."
 	@$(MAKE) --directory=$(pilot) demo
 
-test: setup ## the tests, without those that set a generated pilot up
+test: setup ## the tests, a generated pilot's own on every Python included (minutes)
 	@$(python) -m pytest -m "not slow"
 
-test-full: setup ## all tests
+test-full: setup ## all tests, the slowest included
 	@$(python) -m pytest
 
 lint: setup ## style, types and the direction of imports
-	@$(python) -m ruff check tests $(harness)/src $(wildcard hooks fleet benchmarks)
-	@$(python) -m ruff format --check tests $(harness)/src $(wildcard hooks fleet benchmarks)
+	@$(python) -m ruff check tests template $(wildcard hooks fleet benchmarks)
+	@$(python) -m ruff format --check tests template $(wildcard hooks fleet benchmarks)
 	@$(python) -m mypy
-	@if [ -f .importlinter ]; then .venv/bin/lint-imports; fi
+	@cd $(harness)/src && $(CURDIR)/.venv/bin/lint-imports --config $(CURDIR)/pyproject.toml --no-cache
 
 bench: setup ## the benchmarks, each beside a peer or a floor
 	@found=; for script in benchmarks/*.py; do [ -f "$$script" ] || continue; found=1; echo "== $$script"; $(python) "$$script"; done; \

@@ -63,6 +63,7 @@ def test_a_question_has_help_a_default_and_a_check(questions: dict[str, Any], na
     question = questions[name]
     assert question["type"] == "str"
     assert question["help"].rstrip().endswith((".", "?"))
+    assert max(map(len, question["help"].splitlines())) <= 90
     assert question["default"]
     assert bool(question.get("choices")) != bool(question.get("validator"))
 

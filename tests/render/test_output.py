@@ -5,6 +5,8 @@ from __future__ import annotations
 import filecmp
 import itertools
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -26,9 +28,12 @@ EXPECTED = {
     ".gitignore",
     "Makefile",
     "README.md",
+    "dvc.yaml",
     "overrides.txt",
+    "params.yaml",
     "pilot.toml",
     "pyproject.toml",
+    "simulation.yaml",
 }
 ASKED_FOR = {
     "name": "Late payment",
@@ -87,6 +92,14 @@ def test_nothing_of_the_template_is_left_in_the_output(pilot: Path) -> None:
             assert not re.search(r"\{\{|\}\}|\{%|%\}|\{#", text), name
 
 
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=["check", "format"])
+def test_a_fresh_pilot_passes_its_own_lint(pilot: Path, command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", *command, "--no-cache", "."], cwd=pilot, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_no_path_is_impossible_on_windows(whole_template: Path, pilot: Path) -> None:
     assert [name for name in files(whole_template) if '"' in name] == []
     assert [name for name in files(pilot) if re.search(r'["<>:|?*\\]', name)] == []
@@ -94,7 +107,7 @@ def test_no_path_is_impossible_on_windows(whole_template: Path, pilot: Path) -> 
 
 def test_each_file_of_the_standard_says_so(pilot: Path) -> None:
     standards = EXPECTED - {".copier-answers.yml", ".dvc/.gitignore", ".dvc/config"}
-    standards -= {"README.md", "overrides.txt", "pilot.toml", "pyproject.toml"}
+    standards -= {"README.md", "overrides.txt", "params.yaml", "pilot.toml", "pyproject.toml", "simulation.yaml"}
     for name in standards:
         assert "the standard's" in (pilot / name).read_text(encoding="utf-8").splitlines()[0], name
 
