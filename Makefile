@@ -48,8 +48,8 @@ test-full: setup ## all tests, the slowest included
 	@$(python) -m pytest
 
 lint: setup ## style, types and the direction of imports
-	@$(python) -m ruff check tests template $(wildcard hooks fleet benchmarks)
-	@$(python) -m ruff format --check tests template $(wildcard hooks fleet benchmarks)
+	@$(python) -m ruff check tests $(harness) $(wildcard hooks fleet benchmarks)
+	@$(python) -m ruff format --check tests $(harness) $(wildcard hooks fleet benchmarks)
 	@$(python) -m mypy
 	@cd $(harness)/src && $(CURDIR)/.venv/bin/lint-imports --config $(CURDIR)/pyproject.toml --no-cache
 

@@ -1,4 +1,4 @@
-"""A generated pilot, set up and run as its team would: only its Makefile, one Python version after the other."""
+"""A generated pilot, set up and run as its team would: by its Makefile, on one Python after the other."""
 
 from __future__ import annotations
 
