@@ -68,9 +68,13 @@ def spec(tmp_path: Path) -> Path:
     return path
 
 
+def silent(table: str, share: float) -> None:
+    pass
+
+
 def run(spec: Path, database: str, folder: Path, parameters: Parameters = SMALL) -> Manifest:
     targets = {"historian": Target("postgres", database), "workshop": Target("csv", str(folder))}
-    return simulate(spec, parameters, targets)
+    return simulate(spec, parameters, targets, silent)
 
 
 def read(database: str, table: str) -> duckdb.DuckDBPyConnection:
@@ -137,7 +141,9 @@ def seen_before(connection: duckdb.DuckDBPyConnection, besides: str) -> list[obj
 
 def test_values_cannot_pose_as_a_border() -> None:
     connection = duckdb.connect()
-    assert fingerprint(connection, "(values ('a', '1:b'))") != fingerprint(connection, "(values ('a1:', 'b'))")
+    assert fingerprint(connection, "(values ('a', '1:b'))") != fingerprint(
+        connection, "(values ('a1:', 'b'))"
+    )
 
 
 def test_a_seed_gives_the_same_bytes_in_any_number_of_portions(
@@ -199,7 +205,10 @@ def test_a_failure_leaves_every_system_as_it_was(spec: Path, database: str, tmp_
     spec.write_text(MACHINES.replace("round(900 *", "cast('x' || row as integer) + round(800 *"))
     with pytest.raises(PilotError):
         run(spec, database, tmp_path / "drop", SMALL.model_copy(update={"seed": 3}))
-    assert (content(tmp_path / "drop"), rows(database, "select sum(temperature), count(*) from readings")) == before
+    assert (
+        content(tmp_path / "drop"),
+        rows(database, "select sum(temperature), count(*) from readings"),
+    ) == before
     assert not (tmp_path / "drop" / ".writing").exists()
 
 
@@ -214,7 +223,10 @@ def test_an_interrupt_leaves_every_system_as_it_was(spec: Path, database: str, t
     targets = {"historian": Target("postgres", database), "workshop": Target("csv", str(tmp_path / "drop"))}
     with pytest.raises(KeyboardInterrupt):
         simulate(spec, SMALL.model_copy(update={"seed": 4}), targets, interrupt)
-    assert (content(tmp_path / "drop"), rows(database, "select sum(temperature), count(*) from readings")) == before
+    assert (
+        content(tmp_path / "drop"),
+        rows(database, "select sum(temperature), count(*) from readings"),
+    ) == before
 
 
 def test_fewer_years_leave_no_file_of_before(spec: Path, database: str, tmp_path: Path) -> None:
@@ -242,7 +254,9 @@ def test_real_data_are_never_replaced(spec: Path, database: str, tmp_path: Path)
             connection.execute("drop table readings")
 
 
-def test_progress_is_told_for_each_table_and_never_goes_back(spec: Path, database: str, tmp_path: Path) -> None:
+def test_progress_is_told_for_each_table_and_never_goes_back(
+    spec: Path, database: str, tmp_path: Path
+) -> None:
     told: list[tuple[str, float]] = []
     targets = {"historian": Target("postgres", database), "workshop": Target("csv", str(tmp_path / "drop"))}
     simulate(spec, SMALL, targets, lambda table, share: told.append((table, share)))
@@ -255,12 +269,12 @@ def test_progress_is_told_for_each_table_and_never_goes_back(spec: Path, databas
 
 def test_systems_that_cannot_be_filled(spec: Path, database: str, tmp_path: Path) -> None:
     with pytest.raises(PilotError, match="'workshop' is not among"):
-        simulate(spec, SMALL, {"historian": Target("postgres", database)})
+        simulate(spec, SMALL, {"historian": Target("postgres", database)}, silent)
     both = {"historian": Target("postgres", database), "workshop": Target("postgres", database)}
     with pytest.raises(PilotError, match="drops no files"):
-        simulate(spec, SMALL, both)
+        simulate(spec, SMALL, both, silent)
     with pytest.raises(PilotError, match="which"):
-        simulate(spec, SMALL, {name: Target("csv", str(tmp_path / name)) for name in both})
+        simulate(spec, SMALL, {name: Target("csv", str(tmp_path / name)) for name in both}, silent)
     (tmp_path / "file").write_text("")
     with pytest.raises(PilotError, match="cannot be written"):
         run(spec, database, tmp_path / "file" / "drop")

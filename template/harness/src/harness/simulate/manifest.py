@@ -42,7 +42,9 @@ class Manifest(BaseModel):
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise PilotError("the manifest of the simulation is missing", where=str(path), mend=mend) from error
+            raise PilotError(
+                "the manifest of the simulation is missing", where=str(path), mend=mend
+            ) from error
         except (OSError, ValidationError, UnicodeDecodeError) as error:
             raise PilotError(
                 "the manifest of the simulation cannot be read", where=str(path), mend=mend

@@ -15,7 +15,7 @@ _BLANKS = 0.3
 
 
 def untidy(world: World, name: str, table: Table, parameters: Parameters) -> str:
-    """The query for what the system holds of a table: its columns, and ``row``, ``year``, ``copy``, ``again``.
+    """The query for what the system holds of a table; ``row``, ``year``, ``copy``, ``again`` order it.
 
     Raises:
         PilotError: An expression of the duplicates is not valid; names the key.
@@ -38,20 +38,16 @@ def _with_near_duplicates(world: World, name: str, table: Table, mess: float) ->
     near = table.duplicates.near
     if near is None:
         return query
+    key = f"tables.{name}.duplicates.near.change"
     changes = ", ".join(
-        f"(\n{world.check(query, sql, f'tables.{name}.duplicates.near.change.{column}')}\n) as {quoted(column)}"
+        f"(\n{world.check(query, sql, f'{key}.{column}')}\n) as {quoted(column)}"
         for column, sql in near.change.items()
     )
     chosen = _noise("near copy", repr(near.share * mess))
-    return (
-        f"{query} union all by name"
-        f" select * replace (1 as copy, {changes}) from ({query}) where {chosen}"
-    )
+    return f"{query} union all by name select * replace (1 as copy, {changes}) from ({query}) where {chosen}"
 
 
-def _value(
-    world: World, source: str, key: str, column: Column, kind: str, parameters: Parameters
-) -> str:
+def _value(world: World, source: str, key: str, column: Column, kind: str, parameters: Parameters) -> str:
     name = key.rpartition(".")[2]
     value = quoted(name)
     mess = parameters.mess
@@ -70,7 +66,9 @@ def _value(
     if column.missing is not None:
         low, high = parameters.missing if column.missing == "usual" else column.missing
         at = world.connection.execute(f"select u(0, 'missing {name}')").fetchall()[0][0]
-        value = f"case when {_noise(f'missing {name}', repr(low + (high - low) * at))} then null else {value} end"
+        value = (
+            f"case when {_noise(f'missing {name}', repr(low + (high - low) * at))} then null else {value} end"
+        )
     return value
 
 

@@ -212,10 +212,14 @@ class Specification(_Part):
                 if other not in earlier:
                     raise ValueError(f"tables.{name}: the table '{other}' must be declared above it")
                 if earlier[other].files:
-                    raise ValueError(f"tables.{name}: '{other}' has a row for each year; use the table behind it")
+                    raise ValueError(
+                        f"tables.{name}: '{other}' has a row for each year; use the table behind it"
+                    )
             for lookup in table.lookup.values():
                 if earlier[lookup.table].each:
-                    raise ValueError(f"tables.{name}: to be looked up, '{lookup.table}' needs 'rows', not 'each'")
+                    raise ValueError(
+                        f"tables.{name}: to be looked up, '{lookup.table}' needs 'rows', not 'each'"
+                    )
             earlier[name] = table
         return self
 

@@ -122,7 +122,8 @@ class World:
             at = self.check(query, declared.at, f"{key}.lookup.{lookup}.at")
             query = (
                 f"select child.*, parent as {quoted(lookup)}"
-                f" from (select *, (\n{at}\n) as _at from ({query})) child left join {quoted(declared.table)} parent"
+                f" from (select *, (\n{at}\n) as _at from ({query})) child"
+                f" left join {quoted(declared.table)} parent"
                 f" on parent.row = {self._position(declared.table)}"
             )
             query = f"select * exclude (_at) from ({query})"
@@ -137,7 +138,9 @@ class World:
         if files is None:
             return f"select *, year(moment) as year from ({query})"
         last = self._parameters.until.year
-        query = f"select base.*, years.range as year from ({query}) base, range({files.since}, {last + 1}) years"
+        query = (
+            f"select base.*, years.range as year from ({query}) base, range({files.since}, {last + 1}) years"
+        )
         return f"select * from ({query}) where (\n{self.check(query, files.where, key)}\n)"
 
     def _with(self, query: str, column: str, expression: str, key: str) -> str:
@@ -156,7 +159,7 @@ class World:
     def _microseconds(self) -> int:
         return int(
             self.connection.execute(
-                "select date_diff('microsecond', cast(since() as timestamp), cast(until() + 1 as timestamp)) - 1"
+                "select date_diff('microsecond', cast(since() as timestamp), until() + interval 1 day) - 1"
             ).fetchall()[0][0]
         )
 
