@@ -34,7 +34,7 @@ def written(tmp_path: Path, text: str) -> Path:
 
 def filled(tmp_path: Path, text: str) -> None:
     targets = {"files": Target("csv", str(tmp_path / "drop"))}
-    simulate(written(tmp_path, text), Parameters(rows=10), targets, lambda table, share: None)
+    simulate(written(tmp_path, text), Parameters(rows=10), targets, lambda *_: None)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -164,7 +167,8 @@ def test_the_declared_mess_arrives(spec: Path, database: str, tmp_path: Path) ->
     assert manifest.tables["readings"].rows > 4000 * 1.05
     [(missing, notes, empty)] = rows(
         database,
-        "select avg((load is null)::int), count(distinct note), count(*) filter (where note = '') from readings",
+        "select avg((load is null)::int), count(distinct note), count(*) filter (where note = '')"
+        " from readings",
     )
     assert 0.13 < float(str(missing)) < 0.32
     assert int(str(notes)) > 3
@@ -227,6 +231,15 @@ def test_an_interrupt_leaves_every_system_as_it_was(spec: Path, database: str, t
         content(tmp_path / "drop"),
         rows(database, "select sum(temperature), count(*) from readings"),
     ) == before
+
+
+def test_ctrl_c_inside_a_query_is_an_interrupt(spec: Path, database: str, tmp_path: Path) -> None:
+    spec.write_text(MACHINES.replace("rows: rows()", "rows: 300000000"))
+    timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, database, tmp_path / "drop")
+    timer.join()
 
 
 def test_fewer_years_leave_no_file_of_before(spec: Path, database: str, tmp_path: Path) -> None:

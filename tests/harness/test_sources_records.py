@@ -279,7 +279,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     parameters = Parameters.of("production", rows=10_000)
     with server(folder / "pg") as url:
         targets = {"erp": Target("postgres", url), "crm": Target("csv", str(folder / "crm"))}
-        manifest = simulate(TEMPLATE / "simulation.yaml", parameters, targets, lambda table, share: None)
+        manifest = simulate(TEMPLATE / "simulation.yaml", parameters, targets, lambda *_: None)
         source = ibis.connect(url)
         content = {name: source.table(name).to_pyarrow() for name in ("invoices", "payments")}
         source.disconnect()

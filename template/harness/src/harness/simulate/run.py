@@ -49,6 +49,23 @@ def simulate(
     """
     specification = read_specification(spec_file)
     _check_targets(specification, targets, spec_file)
+    try:
+        return _simulated(specification, parameters, targets, progress, spec_file, memory)
+    except RuntimeError as error:
+        # What DuckDB makes of Ctrl-C; a caller waits for the usual thing.
+        if str(error) == "Query interrupted":
+            raise KeyboardInterrupt from error
+        raise
+
+
+def _simulated(
+    specification: Specification,
+    parameters: Parameters,
+    targets: Mapping[str, Target],
+    progress: Progress,
+    spec_file: Path,
+    memory: str,
+) -> Manifest:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="simulate-")))
         connection = stack.enter_context(duckdb.connect(str(folder / "world.duckdb")))
