@@ -33,7 +33,8 @@ def written(tmp_path: Path, text: str) -> Path:
 
 
 def filled(tmp_path: Path, text: str) -> None:
-    simulate(written(tmp_path, text), Parameters(rows=10), {"files": Target("csv", str(tmp_path / "drop"))})
+    targets = {"files": Target("csv", str(tmp_path / "drop"))}
+    simulate(written(tmp_path, text), Parameters(rows=10), targets, lambda *_: None)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -68,9 +71,13 @@ def spec(tmp_path: Path) -> Path:
     return path
 
 
+def silent(table: str, share: float) -> None:
+    pass
+
+
 def run(spec: Path, database: str, folder: Path, parameters: Parameters = SMALL) -> Manifest:
     targets = {"historian": Target("postgres", database), "workshop": Target("csv", str(folder))}
-    return simulate(spec, parameters, targets)
+    return simulate(spec, parameters, targets, silent)
 
 
 def read(database: str, table: str) -> duckdb.DuckDBPyConnection:
@@ -160,7 +167,8 @@ def test_the_declared_mess_arrives(spec: Path, database: str, tmp_path: Path) ->
     assert manifest.tables["readings"].rows > 4000 * 1.05
     [(missing, notes, empty)] = rows(
         database,
-        "select avg((load is null)::int), count(distinct note), count(*) filter (where note = '') from readings",
+        "select avg((load is null)::int), count(distinct note), count(*) filter (where note = '')"
+        " from readings",
     )
     assert 0.13 < float(str(missing)) < 0.32
     assert int(str(notes)) > 3
@@ -225,6 +233,15 @@ def test_an_interrupt_leaves_every_system_as_it_was(spec: Path, database: str, t
     ) == before
 
 
+def test_ctrl_c_inside_a_query_is_an_interrupt(spec: Path, database: str, tmp_path: Path) -> None:
+    spec.write_text(MACHINES.replace("rows: rows()", "rows: 300000000"))
+    timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, database, tmp_path / "drop")
+    timer.join()
+
+
 def test_fewer_years_leave_no_file_of_before(spec: Path, database: str, tmp_path: Path) -> None:
     run(spec, database, tmp_path / "drop")
     spec.write_text(MACHINES.replace("since: 2023", "since: 2025"))
@@ -265,12 +282,12 @@ def test_progress_is_told_for_each_table_and_never_goes_back(
 
 def test_systems_that_cannot_be_filled(spec: Path, database: str, tmp_path: Path) -> None:
     with pytest.raises(PilotError, match="'workshop' is not among"):
-        simulate(spec, SMALL, {"historian": Target("postgres", database)})
+        simulate(spec, SMALL, {"historian": Target("postgres", database)}, silent)
     both = {"historian": Target("postgres", database), "workshop": Target("postgres", database)}
     with pytest.raises(PilotError, match="drops no files"):
-        simulate(spec, SMALL, both)
+        simulate(spec, SMALL, both, silent)
     with pytest.raises(PilotError, match="which"):
-        simulate(spec, SMALL, {name: Target("csv", str(tmp_path / name)) for name in both})
+        simulate(spec, SMALL, {name: Target("csv", str(tmp_path / name)) for name in both}, silent)
     (tmp_path / "file").write_text("")
     with pytest.raises(PilotError, match="cannot be written"):
         run(spec, database, tmp_path / "file" / "drop")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -273,13 +273,13 @@ def test_a_later_payment_changes_no_earlier_record(seed: int, changed: int) -> N
 
 
 @pytest.fixture(scope="module")
-def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Any]]:
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     """The example's sources as ingest reads them: Arrow batches from PostgreSQL, files as text."""
     folder = tmp_path_factory.mktemp("simulated")
     parameters = Parameters.of("production", rows=10_000)
     with server(folder / "pg") as url:
         targets = {"erp": Target("postgres", url), "crm": Target("csv", str(folder / "crm"))}
-        manifest = simulate(TEMPLATE / "simulation.yaml", parameters, targets)
+        manifest = simulate(TEMPLATE / "simulation.yaml", parameters, targets, lambda *_: None)
         source = ibis.connect(url)
         content = {name: source.table(name).to_pyarrow() for name in ("invoices", "payments")}
         source.disconnect()
@@ -294,7 +294,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str,
         assert fingerprint(connection.con, name) == manifest.tables[name]
     assert fingerprint(connection.con, files) == manifest.tables["accounts"]
     connection.disconnect()
-    yield content
+    return content
 
 
 def run(content: Mapping[str, Any], threads: int, seed: int | None = None) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""This pilot from its sources to a recorded decision, in a scratch copy that touches nothing of the original."""
+"""This pilot from its sources to a recorded decision, in a scratch copy."""
 
 # This file is the standard's: `copier update` replaces it. Write tests of your own in tests/.
 from __future__ import annotations
@@ -77,7 +77,8 @@ class Service:
             self.process = subprocess.Popen(command, env=copy.environment, stdout=log, stderr=log)
         deadline = time.monotonic() + 60
         while "listening on" not in self.log.read_text():
-            assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, "the service did not start in a minute"
             time.sleep(0.05)
         self.url = self.log.read_text().partition("listening on ")[2].split()[0]
 

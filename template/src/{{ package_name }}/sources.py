@@ -32,11 +32,16 @@ COUNTRIES = ("AT", "BE", "CH", "DE", "ES", "FR", "GB", "IT", "NL", "PL")
 
 
 def records(tables: Mapping[str, ir.Table]) -> ir.Table:
-    """Join the systems' tables into one record for each invoice; ``late`` is null while nobody can know it."""
+    """Join the systems' tables into one record for each invoice; ``late`` is null while unknowable."""
     invoices, payments, accounts = tables["invoices"], tables["payments"], tables["accounts"]
+<<<<<<< HEAD
     seen = (
         ibis.union(invoices.select("updated_at"), payments.select("updated_at")).updated_at.max().as_scalar()
     )
+=======
+    loads = ibis.union(invoices.select("updated_at"), payments.select("updated_at"))
+    seen = loads.updated_at.max().as_scalar()
+>>>>>>> sim
     joined = (
         billed(invoices)
         .left_join(settled(payments), "invoice_id")
@@ -75,7 +80,7 @@ def billed(invoices: ir.Table) -> ir.Table:
 
 
 def settled(payments: ir.Table) -> ir.Table:
-    """For each invoice with payments: the first day that can be read, and whether there is one that cannot."""
+    """For each paid invoice: the first day that can be read, and whether one cannot be read."""
     parsed = payments.select(
         payment_id=payments.payment_id.strip(),
         invoice_id=payments.invoice_id.strip(),

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from harness.errors import PilotError
-from harness.simulate.digest import Fingerprint, Tally, csv_relation, fingerprint, quoted
+from harness.simulate.digest import Fingerprint, Tally, csv_relation, fingerprint, literal, quoted
 from harness.simulate.spec import Table
 
 Report = Callable[[float], None]
@@ -59,7 +59,7 @@ class Delivery:
     Attributes:
         name: The table's name.
         table: Its declaration.
-        query: What the system holds, with the columns ``row``, ``year``, ``copy`` and ``again`` for the order.
+        query: What the system holds; the columns ``row``, ``year``, ``copy`` and ``again`` give the order.
         last_row: The highest row number, plus one.
         where: The file and key, for messages.
     """
@@ -101,7 +101,7 @@ class Postgres:
                 )
                 world.execute(
                     f"copy (select {listed} from portion order by row, year, copy, again)"
-                    f" to '{portion}' (format csv, header false)"
+                    f" to {literal(str(portion))} (format csv, header false)"
                 )
                 self._copy(delivery.name, listed, portion)
                 tally.add(world, "portion")
@@ -171,7 +171,7 @@ class Folder:
         """Write a table's files; they are in place when ``commit`` has run.
 
         Raises:
-            PilotError: A file of that name is there that was not simulated, or the folder cannot be written.
+            PilotError: A file of that name was not simulated, or the folder cannot be written.
         """
         files = delivery.table.files
         if files is None:
@@ -181,7 +181,7 @@ class Folder:
                 mend="Add 'files' with a name and the first year.",
             )
         try:
-            self._refuse_real(delivery, files.glob())
+            self._refuse_real(files.glob())
             self._beside.mkdir(exist_ok=True)
             years = [
                 row[0]
@@ -190,10 +190,11 @@ class Folder:
                 ).fetchall()
             ]
             for done, year in enumerate(years):
+                listed = _named_in(delivery.table, year)
+                path = literal(str(self._beside / files.name.format(year=year)))
                 world.execute(
-                    f"copy (select {_named_in(delivery.table, year)} from ({delivery.query}) where year = {year}"
-                    f" order by row, copy, again) to '{self._beside / files.name.format(year=year)}'"
-                    " (format csv, header true, force_quote *)"
+                    f"copy (select {listed} from ({delivery.query}) where year = {year}"
+                    f" order by row, copy, again) to {path} (format csv, header true, force_quote *)"
                 )
                 report((done + 1) / len(years))
             if not years:
@@ -220,7 +221,7 @@ class Folder:
             for new in written:
                 new.replace(self._folder / new.name)
 
-    def _refuse_real(self, delivery: Delivery, pattern: str) -> None:
+    def _refuse_real(self, pattern: str) -> None:
         if not self._mark.exists() and any(self._folder.glob(pattern)):
             raise PilotError(
                 f"there are files {pattern} that were not simulated, and they stay as they are",

@@ -43,7 +43,11 @@ def fingerprint(connection: duckdb.DuckDBPyConnection, relation: str) -> Fingerp
 
 
 class Tally:
-    """A fingerprint in the making, for a table that comes in parts."""
+    """A fingerprint in the making, for a table that comes in parts.
+
+    Args:
+        columns: The names of its columns.
+    """
 
     def __init__(self, columns: Sequence[str]) -> None:
         self._columns = sorted(columns)
@@ -76,13 +80,17 @@ def csv_relation(pattern: str) -> str:
     Args:
         pattern: A path or a glob.
     """
-    escaped = pattern.replace("'", "''")
-    return f"read_csv('{escaped}', all_varchar = true, union_by_name = true, header = true)"
+    return f"read_csv({literal(pattern)}, all_varchar = true, union_by_name = true, header = true)"
 
 
 def columns_of(connection: duckdb.DuckDBPyConnection, relation: str) -> list[str]:
     """The names of a relation's columns."""
     return [row[0] for row in connection.execute(f"describe select * from {relation}").fetchall()]
+
+
+def literal(text: str) -> str:
+    """A text as SQL takes it whatever its letters."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def quoted(name: str) -> str:

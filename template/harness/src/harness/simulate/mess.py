@@ -15,7 +15,7 @@ _BLANKS = 0.3
 
 
 def untidy(world: World, name: str, table: Table, parameters: Parameters) -> str:
-    """The query for what the system holds of a table: its columns, and ``row``, ``year``, ``copy``, ``again``.
+    """The query for what the system holds of a table; ``row``, ``year``, ``copy``, ``again`` order it.
 
     Raises:
         PilotError: An expression of the duplicates is not valid; names the key.
@@ -38,8 +38,9 @@ def _with_near_duplicates(world: World, name: str, table: Table, mess: float) ->
     near = table.duplicates.near
     if near is None:
         return query
+    key = f"tables.{name}.duplicates.near.change"
     changes = ", ".join(
-        f"(\n{world.check(query, sql, f'tables.{name}.duplicates.near.change.{column}')}\n) as {quoted(column)}"
+        f"(\n{world.check(query, sql, f'{key}.{column}')}\n) as {quoted(column)}"
         for column, sql in near.change.items()
     )
     chosen = _noise("near copy", repr(near.share * mess))

@@ -25,7 +25,7 @@ def simulate(
     spec_file: Path,
     parameters: Parameters,
     targets: Mapping[str, Target],
-    progress: Progress = lambda table, share: None,
+    progress: Progress,
     *,
     memory: str = "1500MB",
 ) -> Manifest:
@@ -49,6 +49,23 @@ def simulate(
     """
     specification = read_specification(spec_file)
     _check_targets(specification, targets, spec_file)
+    try:
+        return _simulated(specification, parameters, targets, progress, spec_file, memory)
+    except RuntimeError as error:
+        # What DuckDB makes of Ctrl-C; a caller waits for the usual thing.
+        if str(error) == "Query interrupted":
+            raise KeyboardInterrupt from error
+        raise
+
+
+def _simulated(
+    specification: Specification,
+    parameters: Parameters,
+    targets: Mapping[str, Target],
+    progress: Progress,
+    spec_file: Path,
+    memory: str,
+) -> Manifest:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="simulate-")))
         connection = stack.enter_context(duckdb.connect(str(folder / "world.duckdb")))
@@ -88,20 +105,24 @@ def _fill(
                 where=f"{spec_file}: tables.{name}",
             )
             filled[name] = systems[table.system].fill(
-                # Building is about a tenth of the work.
                 world.connection,
                 delivery,
-                lambda share, name=name: progress(name, 0.1 + 0.9 * share),
+                _from_a_tenth(progress, name),
             )
         progress(name, 1.0)
     return filled
+
+
+def _from_a_tenth(progress: Progress, name: str) -> Callable[[float], None]:
+    # Building the true values is about a tenth of a table's work; filling the system is the rest.
+    return lambda share: progress(name, 0.1 + 0.9 * share)
 
 
 def _check_targets(specification: Specification, targets: Mapping[str, Target], spec_file: Path) -> None:
     for system in specification.systems():
         if system not in targets:
             raise PilotError(
-                f"the system '{system}' is not among those that can be filled ({', '.join(targets) or 'none'})",
+                f"the system '{system}' is not among the targets ({', '.join(targets) or 'none'})",
                 where=f"{spec_file}: tables",
                 mend=f"Declare [sources.{system}] in pilot.toml, or correct the name.",
             )

@@ -122,7 +122,8 @@ class World:
             at = self.check(query, declared.at, f"{key}.lookup.{lookup}.at")
             query = (
                 f"select child.*, parent as {quoted(lookup)}"
-                f" from (select *, (\n{at}\n) as _at from ({query})) child left join {quoted(declared.table)} parent"
+                f" from (select *, (\n{at}\n) as _at from ({query})) child"
+                f" left join {quoted(declared.table)} parent"
                 f" on parent.row = {self._position(declared.table)}"
             )
             query = f"select * exclude (_at) from ({query})"
@@ -158,7 +159,7 @@ class World:
     def _microseconds(self) -> int:
         return int(
             self.connection.execute(
-                "select date_diff('microsecond', cast(since() as timestamp), cast(until() + 1 as timestamp)) - 1"
+                "select date_diff('microsecond', cast(since() as timestamp), until() + interval 1 day) - 1"
             ).fetchall()[0][0]
         )
 
