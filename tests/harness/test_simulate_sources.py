@@ -178,8 +178,10 @@ def test_the_declared_mess_arrives(spec: Path, database: str, tmp_path: Path) ->
     assert text["service_2024.csv"][0] == '"serial","cost","installed"'
     assert text["service_2025.csv"][0] == '"SerialNo","cost","installed"'
     everything = "\n".join(line for lines in text.values() for line in lines[1:])
-    assert " €" in everything and '"€' in everything
-    assert ',"' in everything and ",\n" in everything
+    assert " €" in everything
+    assert '"€' in everything
+    assert ',"' in everything
+    assert ",\n" in everything
 
 
 def test_a_tidy_system_has_one_format_and_nothing_twice(spec: Path, database: str, tmp_path: Path) -> None:

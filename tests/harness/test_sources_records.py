@@ -40,7 +40,8 @@ def _loaded() -> Any:
     spec = importlib.util.spec_from_file_location(
         "example_sources", TEMPLATE / "src" / "{{ package_name }}" / "sources.py"
     )
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -54,8 +55,18 @@ SCHEMAS = {
     "payments": dict.fromkeys(("payment_id", "invoice_id", "paid_on", "amount"), "string")
     | {"updated_at": "timestamp"},
     "accounts": dict.fromkeys(
-        ("account_no", "AccountNumber", "account_id", "segment", "Industry", "country", "credit_limit")
-        + ("CreditLimitEUR", "opened_on", "_file"),
+        (
+            "account_no",
+            "AccountNumber",
+            "account_id",
+            "segment",
+            "Industry",
+            "country",
+            "credit_limit",
+            "CreditLimitEUR",
+            "opened_on",
+            "_file",
+        ),
         "string",
     ),
 }

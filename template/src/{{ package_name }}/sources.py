@@ -34,14 +34,8 @@ COUNTRIES = ("AT", "BE", "CH", "DE", "ES", "FR", "GB", "IT", "NL", "PL")
 def records(tables: Mapping[str, ir.Table]) -> ir.Table:
     """Join the systems' tables into one record for each invoice; ``late`` is null while unknowable."""
     invoices, payments, accounts = tables["invoices"], tables["payments"], tables["accounts"]
-<<<<<<< HEAD
-    seen = (
-        ibis.union(invoices.select("updated_at"), payments.select("updated_at")).updated_at.max().as_scalar()
-    )
-=======
     loads = ibis.union(invoices.select("updated_at"), payments.select("updated_at"))
     seen = loads.updated_at.max().as_scalar()
->>>>>>> sim
     joined = (
         billed(invoices)
         .left_join(settled(payments), "invoice_id")
