@@ -68,7 +68,7 @@ def test_what_the_file_says_wrongly(tmp_path: Path, old: str, new: str, place: s
 @pytest.mark.parametrize("use", ["each: second", "rows: 1\n    lookup: {x: {table: second, at: 0}}"])
 def test_only_tables_with_one_row_each_can_be_built_upon(tmp_path: Path, use: str) -> None:
     third = f"  third:\n    {use}\n    columns: {{a: row}}\n"
-    with pytest.raises(PilotError, match="tables.third"):
+    with pytest.raises(PilotError, match=r"tables\.third"):
         read_specification(written(tmp_path, GOOD + third))
 
 
