@@ -1,4 +1,4 @@
-"""The stages, one after the other, on a pilot about machines: nothing of the example is known to the harness."""
+"""The stages, one after the other, on a pilot about machines: the harness knows nothing of the example."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_a_value_that_is_absent_on_one_engine_only_is_a_difference(pilot_folder:
     run(settings, "ingest", "validate", "features")
     contract = load_contract(PACKAGE)
     wanted = {"heat": nw.col("heat").fill_null(0.0).cast(nw.Float64)}
-    with pytest.raises(CheckFailed, match="'heat' is 0.0 when served and nan when trained"):
+    with pytest.raises(CheckFailed, match=r"'heat' is 0\.0 when served and nan when trained"):
         features.check_parity(
             settings.path(layout.TEST_RECORDS), settings.path(layout.TEST), contract, wanted
         )
