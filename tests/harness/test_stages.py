@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
@@ -366,3 +368,39 @@ def test_frames_tell_features_from_what_stands_beside_them(pilot_folder: Path) -
     frame = pl.read_parquet(settings.path(layout.TRAIN))
     assert frames.only_features(frame).columns == ["heat", "hot"]
     assert frames.label(frame).shape == (frame.height,)
+
+
+def stage(root: Path, name: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a stage as DVC does."""
+    return subprocess.run(
+        [sys.executable, "-m", "harness.pipeline", name],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root / "src")} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_an_error_in_the_teams_code_is_one_line_that_names_it(pilot_folder: Path) -> None:
+    sources = pilot_folder / "src" / PACKAGE / "sources.py"
+    sources.write_text(sources.read_text().replace("t.day.", "t.dya."), encoding="utf-8")
+    done = stage(pilot_folder, "ingest")
+    assert done.returncode == 2
+    assert "sources.py line 6: AttributeError" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "Traceback" in stage(pilot_folder, "ingest", PILOT_DEBUG="1").stderr
+
+
+def test_a_stage_notes_how_it_ended_for_the_one_who_started_dvc(pilot_folder: Path) -> None:
+    protocol = pilot_folder / "protocol"
+    assert stage(pilot_folder, "ingest", PILOT_STAGE_PROTOCOL=str(protocol)).returncode == 0
+    (pilot_folder / "params.yaml").write_text("split: 1", encoding="utf-8")
+    stage(pilot_folder, "validate", PILOT_STAGE_PROTOCOL=str(protocol))
+    assert stage(pilot_folder, "features", PILOT_STAGE_PROTOCOL=str(protocol)).returncode == 2
+    noted = [json.loads(line) for line in protocol.read_text().splitlines()]
+    assert noted == [
+        {"stage": "ingest", "exit_code": 0},
+        {"stage": "validate", "exit_code": 0},
+        {"stage": "features", "exit_code": 2},
+    ]
