@@ -387,7 +387,7 @@ def test_an_error_in_the_teams_code_is_one_line_that_names_it(pilot_folder: Path
     sources.write_text(sources.read_text().replace("t.day.", "t.dya."), encoding="utf-8")
     done = stage(pilot_folder, "ingest")
     assert done.returncode == 2
-    assert "sources.py line 6: AttributeError" in done.stderr
+    assert "sources.py line 7: AttributeError" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert "Traceback" in stage(pilot_folder, "ingest", PILOT_DEBUG="1").stderr
 
