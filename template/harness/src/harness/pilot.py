@@ -40,7 +40,8 @@ class Table:
         system: The system's name in pilot.toml, ``[sources.<system>]``.
         table: The table's name in a database, ``schema.table`` allowed; the same as ``name`` when left out.
         files: For file systems: a glob below the system's path. Files are read as text and joined by
-            column name, so that a column renamed over the years arrives under each of its names.
+            column name, so that a column renamed over the years arrives under each of its names. Each row
+            also carries ``_file``, its file's name, and ``_row``, its place over all files, from 1.
     """
 
     name: str
