@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ibis.backends.postgres import Backend as Postgres
 
 BATCH_ROWS = 100_000
-# What a file drop's rows get beside the file's own columns: the file's name, and the row's place over all files.
+# What the rows of a file drop get: their file's name, and their place over all files.
 FILE_COLUMN = "_file"
 ROW_COLUMN = "_row"
 
@@ -107,7 +107,8 @@ def read_files(pattern: str) -> str:
     """The SQL that reads a file drop: all text, joined by column name, with each row's file and place."""
     quoted = pattern.replace("'", "''")
     return (
-        f"SELECT * EXCLUDE (filename), parse_filename(filename) AS {FILE_COLUMN}, row_number() OVER () AS {ROW_COLUMN} "
+        f"SELECT * EXCLUDE (filename), parse_filename(filename) AS {FILE_COLUMN}, "
+        f"row_number() OVER () AS {ROW_COLUMN} "
         f"FROM read_csv('{quoted}', all_varchar = true, union_by_name = true, filename = true, header = true)"
     )
 

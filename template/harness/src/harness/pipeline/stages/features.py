@@ -57,11 +57,8 @@ def run(settings: Settings, report: Report) -> str:
     sizes = []
     for part, file in ((split.train, layout.TRAIN), (split.test, layout.TEST)):
         frame: ir.Table = nw.to_native(nw.from_native(part).select(**frames.beside(contract), **wanted))
-        # Ibis takes the 1.0 of a `when` for a double and leaves the cast out; DuckDB takes it for a decimal.
-        # As a view the columns have the engine's own types, and the cast stays.
-        typed = backend.create_view(file.stem, frame)
-        doubles = {name: typed[name].cast("float64") for name in (layout.LABEL, *wanted)}
-        engine.write_parquet(backend, typed.mutate(**doubles), settings.path(file), order_by=[layout.KEY])
+        doubles = engine.as_declared(backend, file.stem, frame)
+        engine.write_parquet(backend, doubles, settings.path(file), order_by=[layout.KEY])
         sizes.append(int(backend.read_parquet(settings.path(file)).count().execute()))
     engine.write_parquet(backend, split.test, settings.path(layout.TEST_RECORDS), order_by=[contract.key])
     report("parity", 0.8)
