@@ -33,8 +33,8 @@ def write_parquet(backend: Backend, table: ibis.Table, file: Path, *, order_by: 
 def as_declared(backend: Backend, name: str, table: ibis.Table) -> ibis.Table:
     """The same table with the column types that Ibis declares, as a view of that name.
 
-    The two can differ: DuckDB takes the 1.0 of a `when` for a decimal and a date plus days for a timestamp. Ibis
-    takes them for a double and a date, and so leaves out any cast that would say so. On a view it knows better.
+    The two can differ: DuckDB takes the 1.0 of a `when` for a decimal and a date plus days for a timestamp.
+    Ibis takes them for a double and a date, and leaves out a cast that would say so. On a view it knows better.
     """
     view = backend.create_view(name, table, overwrite=True)
     found, declared = view.schema(), table.schema()
