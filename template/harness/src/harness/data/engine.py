@@ -34,7 +34,7 @@ def as_declared(backend: Backend, name: str, table: ibis.Table) -> ibis.Table:
     """The same table with the column types that Ibis declares, as a view of that name.
 
     The two can differ: DuckDB takes the 1.0 of a `when` for a decimal and a date plus days for a timestamp.
-    Ibis takes them for a double and a date, and leaves out a cast that would say so. On a view it knows better.
+    Ibis takes them for a double and a date, and leaves out a cast that would say so. On a view it does not.
     """
     view = backend.create_view(name, table, overwrite=True)
     found, declared = view.schema(), table.schema()
