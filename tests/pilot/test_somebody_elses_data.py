@@ -1,4 +1,4 @@
-"""Pilots of other people: only the five files and pilot.toml are theirs, the rest is as the template gives it."""
+"""Pilots of other people: only the five files and pilot.toml are theirs."""
 
 from __future__ import annotations
 

@@ -39,16 +39,13 @@ def reasons(model: dict[str, Any], features: pl.DataFrame, count: int) -> list[l
     """What moves each row furthest from the mean row, in days."""
     *weights, _ = model["weights"]
     names = features.columns
-    effects = (_filled(features, model["means"]) - np.array(list(model["means"].values()))) * np.array(
-        weights
-    )
-    return [
-        [
-            Reason(names[at], row[at], float(moved[at]))
-            for at in np.argsort(-np.abs(moved), kind="stable")[:count]
-        ]
-        for row, moved in zip(features.iter_rows(), effects, strict=True)
-    ]
+    average = np.array(list(model["means"].values()))
+    effects = (_filled(features, model["means"]) - average) * np.array(weights)
+    explained = []
+    for row, moved in zip(features.iter_rows(), effects, strict=True):
+        strongest = np.argsort(-np.abs(moved), kind="stable")[:count]
+        explained.append([Reason(names[at], row[at], float(moved[at])) for at in strongest])
+    return explained
 
 
 def _filled(features: pl.DataFrame, means: Mapping[str, float]) -> np.ndarray:
