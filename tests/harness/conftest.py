@@ -205,7 +205,9 @@ class TinyPilot:
         """A record as it reaches the service, after its validation."""
         from harness.serving.schema import request_model
 
-        return request_model(self.services[-1].contract).model_validate({**self.record, **changes}).model_dump()
+        return (
+            request_model(self.services[-1].contract).model_validate({**self.record, **changes}).model_dump()
+        )
 
     def model_file(self, digest: str) -> Any:
         """The packaged model.py as the service holds it, to set its hook."""
@@ -358,7 +360,9 @@ def python(environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Pop
 
 
 @pytest.fixture
-def pilot_command(tiny: TinyPilot, environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+def pilot_command(
+    tiny: TinyPilot, environment: dict[str, str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `pilot` on the tiny pilot, to the end."""
 
     def run(*arguments: str, cwd: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:

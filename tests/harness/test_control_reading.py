@@ -37,7 +37,9 @@ def murmur3_32(data: bytes) -> int:
 
     found, whole = 0, len(data) // 4 * 4
     for at in range(0, whole, 4):
-        found = (turned(found ^ mixed(int.from_bytes(data[at : at + 4], "little")), 13) * 5 + 0xE6546B64) & 0xFFFFFFFF
+        found = (
+            turned(found ^ mixed(int.from_bytes(data[at : at + 4], "little")), 13) * 5 + 0xE6546B64
+        ) & 0xFFFFFFFF
     if whole < len(data):
         found ^= mixed(int.from_bytes(data[whole:], "little"))
     found ^= len(data)
@@ -121,7 +123,9 @@ def test_the_documented_checksum_is_the_one_in_force(put: Put, folder: Path, rea
     assert reader.permission("plot 1").revision == 3
 
 
-@pytest.mark.parametrize("pct", [-1, 101, 900, float("nan"), float("inf"), "50", True, False, 50.0, None, [50]])
+@pytest.mark.parametrize(
+    "pct", [-1, 101, 900, float("nan"), float("inf"), "50", True, False, 50.0, None, [50]]
+)
 @pytest.mark.parametrize("role", ["champion", "challenger"])
 def test_a_share_that_is_no_whole_number_from_0_to_100_stops_the_model(
     put: Put, folder: Path, reader: Control, role: str, pct: object
@@ -175,7 +179,9 @@ def test_a_state_that_leaves_something_out_stops_the_model(
 @pytest.mark.parametrize(
     "content", [b"", b"[]", b"null", b"100", b"\xff\xfe", b"[" * 200_000, b'{"a":' * 50_000, b"9" * 5000]
 )
-def test_a_state_that_is_no_state_at_all_stops_the_model(folder: Path, reader: Control, content: bytes) -> None:
+def test_a_state_that_is_no_state_at_all_stops_the_model(
+    folder: Path, reader: Control, content: bytes
+) -> None:
     (folder / STATE).write_bytes(content)
     assert reader.permission("plot 1") == Permission(Arm.FALLBACK, Why.STATE_UNREADABLE)
     with pytest.raises(StateUnreadable):
@@ -188,7 +194,9 @@ def test_a_folder_in_the_place_of_the_state_stops_the_model(folder: Path, reader
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "dangling link"])
-def test_anything_called_kill_stops_the_model_at_once(put: Put, folder: Path, reader: Control, kind: str) -> None:
+def test_anything_called_kill_stops_the_model_at_once(
+    put: Put, folder: Path, reader: Control, kind: str
+) -> None:
     put(rev=4)
     assert reader.permission("plot 1").arm is Arm.CHAMPION
     sentinel = folder / SENTINEL
@@ -235,7 +243,9 @@ def test_a_model_loses_its_right_when_the_folder_becomes_unsearchable(
     assert unprivileged(lambda: asked.permission("plot 1").why.value) == "killed"
 
 
-def test_an_unreadable_state_file_stops_the_model(open_folder: Path, unprivileged: Callable[..., Any]) -> None:
+def test_an_unreadable_state_file_stops_the_model(
+    open_folder: Path, unprivileged: Callable[..., Any]
+) -> None:
     (open_folder / STATE).write_text("{}")
     (open_folder / STATE).chmod(0o000)
     asked = Control(open_folder)
@@ -278,7 +288,9 @@ def test_two_changes_within_one_tick_of_the_file_systems_clock_are_both_seen(
 ) -> None:
     put(champion=Slot(digest=A, pct=100))
     tick, stat = os.stat(folder / STATE), os.stat
-    monkeypatch.setattr(os, "stat", lambda path, **more: tick if str(path).endswith(STATE) else stat(path, **more))
+    monkeypatch.setattr(
+        os, "stat", lambda path, **more: tick if str(path).endswith(STATE) else stat(path, **more)
+    )
     assert reader.permission("plot 1").digest == A
     put(champion=Slot(digest=B, pct=100))
     assert reader.permission("plot 1").digest == B
@@ -290,7 +302,9 @@ def test_an_unchanged_file_is_parsed_once(
 ) -> None:
     put()
     wait(lambda: reader.permission("plot 1") and reader._cached is not None)
-    monkeypatch.setattr("harness.control.permission.parse_state", lambda *_, **__: pytest.fail("parsed again"))
+    monkeypatch.setattr(
+        "harness.control.permission.parse_state", lambda *_, **__: pytest.fail("parsed again")
+    )
     assert reader.permission("plot 2").arm is Arm.CHAMPION
 
 
