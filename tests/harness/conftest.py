@@ -1,4 +1,4 @@
-"""A tiny pilot that waters fields: what the harness knows of the template's example, it does not know from here."""
+"""A tiny pilot that waters fields, for tests of a harness that knows nothing of the template's example."""
 
 from __future__ import annotations
 

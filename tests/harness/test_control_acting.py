@@ -7,7 +7,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,11 @@ with open(sys.argv[1], "ab") as stream:
 
 
 @pytest.fixture
-def held_lock(folder: Path, python: Callable[..., subprocess.Popen[str]]) -> Iterator[None]:
+def held_lock(folder: Path, python: Callable[..., subprocess.Popen[str]]) -> None:
     """Another process holds the writer's lock, and does not let go."""
     process = python(HOLD, folder / LOCK)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
-    yield
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -195,7 +194,7 @@ def test_a_kill_during_an_arm_outlives_it(
     def slow(*arguments: Any, **more: Any) -> None:
         append(*arguments, **more)
         monkeypatch.setattr(audit_file, "append", append)
-        # A second person stops while the first one arms: the lock is held, so the kill gives up waiting for it.
+        # A second person stops while the first one arms, finds the lock held and gives up waiting for it.
         second = threading.Thread(target=kill, args=(folder,), kwargs={"reason": "second"})
         second.start()
         second.join(timeout=20)
@@ -296,11 +295,9 @@ def test_a_disk_that_fills_up_is_told_and_starts_nothing(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("harness.control.actions.write_state", full)
+    more = {} if action == "arm" else {"digest": B, "flag_key": "fields"}
     with pytest.raises(PilotError, match="No space left"):
-        if action == "arm":
-            arm(folder, reason="full")
-        else:
-            offer(folder, digest=B, flag_key="fields", reason="full")
+        {"arm": arm, "offer": offer}[action](folder, reason="full", **more)
     assert reader.permission("plot 1").why is Why.LATCHED
 
 
@@ -436,7 +433,7 @@ def test_an_edited_line_with_a_hash_to_match_breaks_the_next(audited: Path, fold
     entry["sha256"] = audit_file._hash(entry)
     lines[1] = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
     audited.write_bytes(b"".join(lines))
-    with pytest.raises(ValueError, match="^line 3 of .*does not follow"):
+    with pytest.raises(ValueError, match=r"^line 3 of .*does not follow"):
         read_audit(folder)
 
 
@@ -452,7 +449,7 @@ def test_a_deleted_line_is_missed_by_the_next(audited: Path, folder: Path, line:
 def test_an_inserted_line_is_named(audited: Path, folder: Path) -> None:
     lines = audited.read_bytes().splitlines(keepends=True)
     audited.write_bytes(b"".join([*lines[:2], lines[1], *lines[2:]]))
-    with pytest.raises(ValueError, match="^line 3 of .*does not follow"):
+    with pytest.raises(ValueError, match=r"^line 3 of .*does not follow"):
         read_audit(folder)
 
 
@@ -460,7 +457,7 @@ def test_swapped_lines_are_named(audited: Path, folder: Path) -> None:
     lines = audited.read_bytes().splitlines(keepends=True)
     lines[2], lines[3] = lines[3], lines[2]
     audited.write_bytes(b"".join(lines))
-    with pytest.raises(ValueError, match="^line 3 of .*does not follow"):
+    with pytest.raises(ValueError, match=r"^line 3 of .*does not follow"):
         read_audit(folder)
 
 
@@ -469,7 +466,7 @@ def test_a_last_line_cut_short_is_named_wherever_it_was_cut(audited: Path, folde
     start = whole.rindex(b"\n", 0, -1) + 1
     for length in range(start + 1, len(whole) - 1):  # within the umlaut of a reason too
         audited.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match="^line 5 of "):
+        with pytest.raises(ValueError, match=r"^line 5 of "):
             read_audit(folder)
 
 
@@ -479,7 +476,7 @@ def test_after_a_torn_line_the_audit_goes_on_in_lines_of_their_own(audited: Path
         audit_file.append(folder, actor="a", action="arm", reason="after a crash", revision=number)
     lines = audited.read_bytes().splitlines()
     assert [json.loads(line)["revision"] for line in lines[5:]] == [6, 7]
-    with pytest.raises(ValueError, match="^line 5 of "):
+    with pytest.raises(ValueError, match=r"^line 5 of "):
         read_audit(folder)
 
 

@@ -39,14 +39,18 @@ def test_a_package_holds_what_decides_and_not_the_sources(manifest: Manifest, ke
     assert verify(kept, manifest.digest) == manifest
 
 
-def test_the_digest_is_the_hash_of_the_manifest_and_its_files_are_hashed(manifest: Manifest, kept: Path) -> None:
+def test_the_digest_is_the_hash_of_the_manifest_and_its_files_are_hashed(
+    manifest: Manifest, kept: Path
+) -> None:
     content = (kept / MANIFEST).read_bytes()
     assert hashlib.sha256(content).hexdigest() == manifest.digest == kept.name
     for path, stated in json.loads(content)["files"].items():
         assert hashlib.sha256((kept / path).read_bytes()).hexdigest() == stated
 
 
-def test_the_same_inputs_give_the_same_digest_and_another_model_another(tiny: Any, manifest: Manifest) -> None:
+def test_the_same_inputs_give_the_same_digest_and_another_model_another(
+    tiny: Any, manifest: Manifest
+) -> None:
     assert build_package(tiny.settings()).digest == manifest.digest
     assert tiny.package(weight=0.5).digest != manifest.digest
 
@@ -172,7 +176,9 @@ def test_keeping_a_package_mends_a_damaged_copy(
     assert verify(kept, manifest.digest) == manifest
 
 
-def test_a_copy_that_a_crash_left_half_done_is_no_hindrance(tiny: Any, manifest: Manifest, kept: Path) -> None:
+def test_a_copy_that_a_crash_left_half_done_is_no_hindrance(
+    tiny: Any, manifest: Manifest, kept: Path
+) -> None:
     shutil.rmtree(kept)
     half = tiny.models / f".{manifest.digest}.part"
     half.mkdir()

@@ -27,7 +27,11 @@ def said(tiny: Any) -> str:
 def test_what_the_file_leaves_out_has_its_default(tiny: Any) -> None:
     settings = tiny.settings()
     assert settings.root == tiny.root
-    assert (settings.serving.host, settings.serving.port, settings.data.max_bad_share) == ("127.0.0.1", 0, 0.05)
+    assert (settings.serving.host, settings.serving.port, settings.data.max_bad_share) == (
+        "127.0.0.1",
+        0,
+        0.05,
+    )
     assert settings.experiment == "dryfield"
     assert isinstance(settings.sources["probes"], CsvSource)
     assert isinstance(settings.sources["weather"], PostgresSource)
@@ -75,9 +79,7 @@ def test_a_key_like_no_other_is_to_be_removed(tiny: Any) -> None:
         ("\n[sources.more]\nkind = 'csv'\npath = 3\n", "[sources.more]", "path"),
     ],
 )
-def test_a_wrong_value_is_told_with_its_section_and_key(
-    tiny: Any, text: str, section: str, key: str
-) -> None:
+def test_a_wrong_value_is_told_with_its_section_and_key(tiny: Any, text: str, section: str, key: str) -> None:
     message = said(edited(tiny, text))
     assert section in message
     assert f"'{key}'" in message
@@ -173,7 +175,13 @@ def test_a_relative_sqlite_path_starts_at_the_pilots_root(tiny: Any, url: str, b
 
 @pytest.mark.parametrize(
     ("path", "simulated"),
-    [("var/sources/x", True), ("data/x", False), ("var/../data", False), ("/var/x", False), ("variant/x", False)],
+    [
+        ("var/sources/x", True),
+        ("data/x", False),
+        ("var/../data", False),
+        ("/var/x", False),
+        ("variant/x", False),
+    ],
 )
 def test_only_what_lies_below_var_may_be_simulated(tiny: Any, path: str, simulated: bool) -> None:
     settings = edited(tiny, f"\n[sources.more]\nkind = 'csv'\npath = '{path}'\n").settings()
