@@ -217,6 +217,11 @@ class TinyPilot:
         return sys.modules[f"{PACKAGE}.fallback"]
 
 
+def pytest_sessionstart() -> None:
+    if "HARNESS_MUTANT" in os.environ:  # see mutants.py
+        print(f"harness under test: {Path(harness.__file__).parent}")
+
+
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """The environment of a process that uses the harness under test and the tiny pilot's package."""

@@ -340,7 +340,7 @@ def test_sixteen_threads_at_once_are_all_recorded_once(tiny: Any) -> None:
     assert deciding.store.counts() == {("model", "assigned"): 192}
 
 
-# --- what must hold before it listens ------------------------------------------------------------------------
+# --- what must hold before it listens ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "", "example.org", "127.0.0.1.example.org"])
