@@ -355,7 +355,11 @@ def mount(folder: Path, name: str) -> str:
                 mend="Run `pilot run` to package the model again.",
             )
         sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
+        try:
+            spec.loader.exec_module(sys.modules[name])
+        except BaseException:
+            del sys.modules[name]  # half a package must not pass for one at the next attempt
+            raise
     return name
 
 
