@@ -59,17 +59,27 @@ def test_without_a_state_the_fallback_decides(reader: Control) -> None:
     assert reader.state() is None
 
 
-def test_a_state_that_is_deleted_under_way_stops_the_model(put: Put, folder: Path, reader: Control) -> None:
+def remembered(reader: Control) -> bool:
+    """Whether it decided from a state that it keeps in memory, as it does when the file is a moment old."""
+    return reader.permission("plot 1").arm is Arm.CHAMPION and reader._cached is not None
+
+
+def test_a_state_that_is_deleted_under_way_stops_the_model(
+    put: Put, folder: Path, reader: Control, wait: Callable[..., Any]
+) -> None:
     put()
-    assert reader.permission("plot 1").arm is Arm.CHAMPION
+    wait(lambda: remembered(reader))
     (folder / STATE).unlink()
     assert reader.permission("plot 1").why is Why.NO_STATE
     put(rev=2)
     assert reader.permission("plot 1").revision == 2
 
 
-def test_a_control_folder_that_vanishes_stops_the_model(put: Put, folder: Path, reader: Control) -> None:
+def test_a_control_folder_that_vanishes_stops_the_model(
+    put: Put, folder: Path, reader: Control, wait: Callable[..., Any]
+) -> None:
     put()
+    wait(lambda: remembered(reader))
     folder.rename(folder.with_name("elsewhere"))
     assert reader.permission("plot 1").arm is Arm.FALLBACK
     folder.write_text("a file where a folder was")
@@ -229,7 +239,7 @@ def test_where_nobody_can_look_for_the_kill_file_the_model_is_stopped(
 
 
 def test_a_model_loses_its_right_when_the_folder_becomes_unsearchable(
-    open_folder: Path, unprivileged: Callable[..., Any]
+    open_folder: Path, unprivileged: Callable[..., Any], wait: Callable[..., Any]
 ) -> None:
     from harness.control.state import write_state
 
@@ -238,7 +248,7 @@ def test_a_model_loses_its_right_when_the_folder_becomes_unsearchable(
     values = {"flag_key": "fields", "actor": "a", "reason": "b", "changed_at": "c"}
     write_state(control, State(rev=1, stage="sandbox", champion=Slot(digest=A, pct=100), **values))
     asked = Control(control)
-    assert asked.permission("plot 1").arm is Arm.CHAMPION  # and it remembers
+    wait(lambda: remembered(asked))
     control.chmod(0o000)
     assert unprivileged(lambda: asked.permission("plot 1").why.value) == "killed"
 
@@ -252,11 +262,13 @@ def test_an_unreadable_state_file_stops_the_model(
     assert unprivileged(lambda: asked.permission("plot 1").why.value) == "state_unreadable"
 
 
-def test_a_restored_file_with_an_older_time_is_honoured(put: Put, folder: Path, reader: Control) -> None:
+def test_a_restored_file_with_an_older_time_is_honoured(
+    put: Put, folder: Path, reader: Control, wait: Callable[..., Any]
+) -> None:
     put(latched=True)
     backup = (folder / STATE).read_bytes()
     put(rev=2)
-    assert reader.permission("plot 1").arm is Arm.CHAMPION
+    wait(lambda: remembered(reader))
     restored = folder / "restored"
     restored.write_bytes(backup)
     os.utime(restored, (1_000_000_000, 1_000_000_000))
@@ -273,7 +285,7 @@ def test_other_content_of_the_same_size_and_time_is_honoured(
     put(champion=Slot(digest=A, pct=100))
     before = (folder / STATE).stat()
     assert len(other) == before.st_size
-    wait(lambda: reader.permission("plot 1").digest == A and reader._cached is not None)
+    wait(lambda: remembered(reader))
     target = folder / STATE if in_place else folder / "beside"
     target.write_bytes(other)
     os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -301,7 +313,7 @@ def test_an_unchanged_file_is_parsed_once(
     put: Put, folder: Path, reader: Control, wait: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put()
-    wait(lambda: reader.permission("plot 1") and reader._cached is not None)
+    wait(lambda: remembered(reader))
     monkeypatch.setattr(
         "harness.control.permission.parse_state", lambda *_, **__: pytest.fail("parsed again")
     )
@@ -384,10 +396,10 @@ def test_another_flag_draws_other_buckets() -> None:
 
 
 def test_a_child_sees_a_kill_whether_it_was_forked_before_or_after(
-    put: Put, folder: Path, reader: Control, in_child: Callable[..., Any]
+    put: Put, folder: Path, reader: Control, in_child: Callable[..., Any], wait: Callable[..., Any]
 ) -> None:
     put()
-    assert reader.permission("plot 1").arm is Arm.CHAMPION
+    wait(lambda: remembered(reader))
     asked, answered = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:  # pragma: no cover - another process

@@ -113,8 +113,13 @@ def raising(model: Any, features: Any) -> Any:
     raise RuntimeError("the model is not well")
 
 
+def exiting(model: Any, features: Any) -> Any:
+    raise SystemExit(3)
+
+
 SCORES: dict[str, tuple[Any, str]] = {
     "raises": (raising, "model_failed"),
+    "exits": (exiting, "model_failed"),
     "NaN": (lambda *_: np.array([np.nan]), "score_invalid"),
     "infinity": (lambda *_: np.array([np.inf]), "score_invalid"),
     "too high": (lambda *_: np.array([1.0000001]), "score_invalid"),
@@ -208,13 +213,14 @@ def test_without_its_package_a_model_is_unavailable_and_the_service_starts(
         assert (made.served_by, made.why, made.assigned) == ("fallback", "model_unavailable", "challenger")
 
 
-def test_a_package_whose_code_fails_to_load_is_unavailable(tiny: Any) -> None:
+@pytest.mark.parametrize("trouble", ["OSError", "SystemExit"])
+def test_a_package_whose_code_fails_to_load_is_unavailable(tiny: Any, trouble: str) -> None:
     model = tiny.root / "src" / "dryfield" / "model.py"
-    model.write_text(model.read_text().replace("return json.loads", "raise OSError('gone') or json.loads"))
+    model.write_text(model.read_text().replace("return json.loads", f"raise {trouble}('gone') or json.loads"))
     digest = tiny.offered()
     deciding = tiny.service()
     assert deciding.decide(tiny.parsed()).why == "model_unavailable"
-    assert "OSError" in deciding.model_state()[digest]
+    assert trouble in deciding.model_state()[digest]
 
 
 def test_a_package_that_comes_back_is_used_again(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,7 +104,7 @@ def load_scorer(models: Path, digest: str, contract: Contract, reasons: int) -> 
         return Scorer(models / digest, digest, contract, reasons)
     except PilotError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PilotError(
             f"the packaged model cannot be loaded: {type(error).__name__}: {error}",
             where=str(models / digest),

@@ -128,7 +128,7 @@ class Service:
         except ScoreInvalid:
             log.exception("the model gave no valid score")
             return self._by_fallback(record, permission, Why.SCORE_INVALID)
-        except Exception:
+        except (Exception, SystemExit):  # a library that calls sys.exit() must not end the service
             log.exception("the model failed")
             return self._by_fallback(record, permission, Why.MODEL_FAILED)
         # Scoring takes time in which somebody may have stopped the model; what is in force now counts.
@@ -150,7 +150,7 @@ class Service:
             answer = self._fallback.decide(record)
             decision = self._allowed(answer.decision)
             reasons = tuple(plain(reason) for reason in answer.reasons)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             log.exception("the fallback failed")
             raise FallbackFailed(type(error).__name__) from error
         return _Outcome(permission, why, decision, reasons)
