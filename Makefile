@@ -76,6 +76,18 @@ clean: ## remove caches and scratch/
 	    -type d \( -name __pycache__ -o -name .pytest_cache -o -name .ruff_cache -o -name .mypy_cache -o -name .hypothesis \) \
 	    -prune -exec rm -rf {} +
 
+# Runs a command and, on a terminal, shows the seconds that pass: uv is quiet here, and this takes a while.
+define with_clock
+"$$@" & pid=$$!
+trap 'kill $$pid 2>/dev/null; wait $$pid; exit 130' INT TERM
+seconds=0
+while [ -t 2 ] && kill -0 $$pid 2>/dev/null; do printf '\r  %s s ' $$seconds >&2; sleep 1; seconds=$$((seconds + 1)); done
+[ $$seconds = 0 ] || printf '\r        \r' >&2
+wait $$pid
+endef
+export with_clock
+timed := sh -c "$$with_clock" sh
+
 # An interpreter will do if it runs, is 3.11 to 3.13 and can make environments: a pyenv shim or a Debian
 # without python3-venv exists and does not.
 will_do := 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))'
@@ -98,7 +110,7 @@ $(ready): pyproject.toml constraints.txt $(harness)/pyproject.toml $(harness)/bu
 	fi
 	@touch .venv/.unfinished
 	@echo "Installing what development needs ..."
-	@.venv/bin/uv pip install --python $(python) --quiet --compile-bytecode --constraints constraints.txt \
+	@$(timed) .venv/bin/uv pip install --python $(python) --quiet --compile-bytecode --constraints constraints.txt \
 	    --build-constraints $(harness)/build-constraints.txt --group dev --editable '$(harness)[dev]' \
 	|| { echo "make setup: the packages were not installed, see above. Check the network and pyproject.toml, then run it again." >&2; exit 2; }
 # Dated from the start: what was edited meanwhile is newer.

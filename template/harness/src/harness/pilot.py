@@ -40,7 +40,8 @@ class Table:
         system: The system's name in pilot.toml, ``[sources.<system>]``.
         table: The table's name in a database, ``schema.table`` allowed; the same as ``name`` when left out.
         files: For file systems: a glob below the system's path. Files are read as text and joined by
-            column name, so that a column renamed over the years arrives under each of its names.
+            column name, so that a column renamed over the years arrives under each of its names. Each row
+            also carries ``_file``, its file's name, and ``_row``, its place over all files, from 1.
     """
 
     name: str
@@ -354,7 +355,11 @@ def mount(folder: Path, name: str) -> str:
                 mend="Run `pilot run` to package the model again.",
             )
         sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
+        try:
+            spec.loader.exec_module(sys.modules[name])
+        except BaseException:
+            del sys.modules[name]  # half a package must not pass for one at the next attempt
+            raise
     return name
 
 

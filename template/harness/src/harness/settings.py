@@ -15,7 +15,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from harness.errors import PilotError
 
@@ -194,7 +199,9 @@ class Settings(BaseSettings):
 
 def without_password(url: str) -> str:
     """A URL as it may be shown: a password in it is replaced by three stars."""
-    return re.sub(r"(?<=://)([^/@:]*):[^@]*@", r"\1:***@", url)
+    # Up to the last @: an unescaped one in the password is a mistake, and no reason to show what follows it.
+    hidden = re.sub(r"(?<=://)([^/@:]*):.*@", r"\1:***@", url)
+    return re.sub(r"([?&][a-z]*password=)[^&]*", r"\1***", hidden, flags=re.IGNORECASE)
 
 
 def find_root(start: Path) -> Path:
@@ -236,9 +243,16 @@ def load_settings(root: Path | None = None) -> Settings:
     if "root" in values:
         raise PilotError("unknown key 'root'", where=FILE, mend="Remove it.")
     try:
-        return Settings(root=folder, **values)
+        # A variable PILOT_ROOT is not to send the service elsewhere than `pilot kill`.
+        return Settings(root=folder, **values).model_copy(update={"root": folder})
     except ValidationError as error:
         raise _explain(error.errors()[0]) from error
+    except SettingsError as error:
+        raise PilotError(
+            f"a variable cannot be read: {error}",
+            where="environment",
+            mend="Set single values, as in PILOT_SERVING__PORT=9000.",
+        ) from error
 
 
 def _explain(error: ErrorDetails) -> PilotError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tomllib
 from pathlib import Path
@@ -116,7 +117,12 @@ def control_folder() -> Path:
     Raises:
         PilotError: The file cannot be read at all; the message names the file to create by hand.
     """
-    stated = os.environ.get("PILOT_CONTROL__FOLDER")
+    with contextlib.suppress(PilotError):
+        settings = context.settings()
+        return settings.path(settings.control.folder)
+    stated = next(
+        (value for name, value in os.environ.items() if name.upper() == "PILOT_CONTROL__FOLDER"), ""
+    )
     root = context.root() or find_root(Path.cwd())
     if stated:
         return root / stated

@@ -11,7 +11,7 @@ import typer
 
 from harness import __version__
 from harness.cli import context, control, decide, demo, run, serve, simulate
-from harness.errors import PilotError
+from harness.errors import PilotError, unforeseen
 
 app = typer.Typer(
     name="pilot",
@@ -74,4 +74,10 @@ def _run(arguments: list[str] | None) -> int:
         # The reader went away (`pilot status | head`); Python would complain once more at exit.
         sys.stderr.close()
         return 0
+    except Exception as error:
+        if context.debug():
+            traceback.print_exc()
+        told = unforeseen(error, context.root() or Path.cwd())
+        typer.echo(f"pilot: {told}", err=True)
+        return told.exit_code
     return code if isinstance(code, int) else 0

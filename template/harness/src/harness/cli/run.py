@@ -119,6 +119,8 @@ def reproduce(root: Path, *, force: bool) -> list[str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DVC_NO_ANALYTICS": "1",
     }
+    if context.debug():
+        environment["PILOT_DEBUG"] = "1"
     command = [sys.executable, "-m", "dvc", "repro", "--quiet", *(["--force"] if force else [])]
     done = subprocess.run(command, cwd=root, env=environment, stdin=subprocess.DEVNULL, check=False)
     lines = protocol.read_text(encoding="utf-8").splitlines() if protocol.exists() else []

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import stat
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +25,8 @@ from harness.control.state import (
 )
 from harness.errors import PilotError
 
+LIFTED = ".KILL.lifted"
+
 
 def kill(folder: Path, *, reason: str) -> State | None:
     """Stop every model: from now on the fallback decides.
@@ -36,6 +41,7 @@ def kill(folder: Path, *, reason: str) -> State | None:
         PilotError: The sentinel could not be written.
     """
     who = actor()
+    reason = _printable(reason)
     _write_sentinel(folder, who, reason)
     state = None
     # The stop is in force by now. A lock that another process holds, a damaged state, a full disk or a
@@ -44,10 +50,11 @@ def kill(folder: Path, *, reason: str) -> State | None:
         if not (folder / SENTINEL).exists():
             _write_sentinel(folder, who, reason)  # an `arm` that was already under way took it away
         try:
-            state = read_state(folder)
-            if state is not None:
-                state = _next(state, who, reason, latched=True)
-                write_state(folder, state)
+            found = read_state(folder)
+            if found is not None:
+                latched = _next(found, who, reason, latched=True)
+                write_state(folder, latched)
+                state = latched
         finally:
             audit.append(
                 folder, actor=who, action="kill", reason=reason, revision=state.rev if state else None
@@ -61,21 +68,24 @@ def arm(folder: Path, *, reason: str) -> State:
     The audit is written before anything starts: what cannot be recorded is not done.
 
     Raises:
-        PilotError: There is no readable state, nothing is stopped, or the audit cannot be written.
+        PilotError: There is no readable state, nothing is stopped, somebody stopped the model anew meanwhile,
+            or the audit or the state cannot be written.
     """
     who = actor()
+    reason = _printable(reason)
     with writing(folder):
+        stop = _sentinel(folder)
         state = _readable(folder)
-        sentinel = folder / SENTINEL
-        if not state.latched and not sentinel.exists():
+        if not state.latched and stop is None:
             raise PilotError(
                 "nothing is stopped", where=str(folder), mend="`pilot status` shows what is in force."
             )
         armed = _next(state, who, reason, latched=False)
         _record(folder, who, "arm", reason, armed.rev)
-        write_state(folder, armed)
-        sentinel.unlink(missing_ok=True)
-        sync_folder(folder)
+        with _telling(folder):
+            if stop is not None:
+                _lift(folder, stop)
+            write_state(folder, armed)
     return armed
 
 
@@ -112,7 +122,8 @@ def offer(folder: Path, *, digest: str, flag_key: str, reason: str) -> State | N
         else:
             offered = _next(state, who, reason, latched=state.latched, challenger=slot)
         _record(folder, who, "offer", reason, offered.rev)
-        write_state(folder, offered)
+        with _telling(folder):
+            write_state(folder, offered)
     return offered
 
 
@@ -145,6 +156,52 @@ def _write_sentinel(folder: Path, who: str, reason: str) -> None:
                 where=str(folder / SENTINEL),
                 mend=f"Create that file by any means, or delete {folder / 'state.json'}; either stops it.",
             ) from error
+
+
+def _sentinel(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(folder / SENTINEL)
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _lift(folder: Path, stop: tuple[int, int]) -> None:
+    # Only the stop that was there when somebody decided to arm. A `kill` does not wait long for the lock, so
+    # a newer sentinel may lie here by now: take it aside, look at what was taken, and put a newer one back.
+    aside = folder / LIFTED
+    (folder / SENTINEL).rename(aside)
+    found = os.lstat(aside)
+    if (found.st_ino, found.st_mtime_ns) != stop:
+        aside.rename(folder / SENTINEL)
+        raise PilotError(
+            "somebody stopped the model anew meanwhile, so nothing was started",
+            where=str(folder / SENTINEL),
+            mend="`pilot audit` says who and why.",
+        )
+    sync_folder(folder)
+    with contextlib.suppress(OSError):  # under its new name it stops nothing
+        if stat.S_ISDIR(found.st_mode):
+            aside.rmdir()
+        else:
+            aside.unlink()
+
+
+@contextlib.contextmanager
+def _telling(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise PilotError(
+            f"the control state cannot be changed: {error.strerror}",
+            where=str(error.filename or folder),
+            mend="Free the disk or make the folder writable; `pilot status` shows what is in force.",
+        ) from error
+
+
+def _printable(reason: str) -> str:
+    # A terminal that speaks no UTF-8 hands over bytes that are no text; a stop must not fail on them.
+    return reason.encode(errors="replace").decode()
 
 
 def _existing(folder: Path) -> State | None:

@@ -20,16 +20,19 @@ def append(folder: Path, *, actor: str, action: str, reason: str, revision: int 
         OSError: The line could not be written.
     """
     file = folder / AUDIT
+    content = file.read_bytes() if file.exists() else b""
     entry: dict[str, Any] = {
         "at": datetime.now(UTC).isoformat(timespec="microseconds"),
         "actor": actor,
         "action": action,
         "reason": reason,
         "revision": revision,
-        "previous": _last_hash(file),
+        "previous": _last_hash(content),
     }
     entry["sha256"] = _hash(entry)
     with file.open("ab") as stream:
+        if content and not content.endswith(b"\n"):
+            stream.write(b"\n")  # or this entry would be lost in the line that a crash cut short
         stream.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
         stream.flush()
         os.fsync(stream.fileno())
@@ -46,7 +49,8 @@ def read_audit(folder: Path) -> list[dict[str, Any]]:
         return []
     entries: list[dict[str, Any]] = []
     previous = START
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    # Bytes end lines at \n only; text would also end one at a U+2028 within somebody's reason.
+    for number, line in enumerate(file.read_bytes().splitlines(), start=1):
         try:
             entry = json.loads(line)
         except ValueError:
@@ -60,10 +64,8 @@ def read_audit(folder: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def _last_hash(file: Path) -> str:
-    if not file.exists():
-        return START
-    lines = file.read_bytes().splitlines()
+def _last_hash(content: bytes) -> str:
+    lines = content.splitlines()
     if not lines:
         return START
     try:

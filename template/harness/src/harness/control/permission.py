@@ -7,6 +7,7 @@ range leads to the fallback; nothing that is missing ever means "run the model".
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +17,8 @@ import mmh3
 from harness.control.state import SENTINEL, STATE, Slot, State, StateUnreadable, parse_state
 
 Key = tuple[int, int, int, int]
+
+SETTLED_AFTER_NS = 100_000_000
 
 
 class Arm(StrEnum):
@@ -93,7 +96,8 @@ class Control:
     def killed(self) -> bool:
         """Whether the KILL sentinel is there, or its absence cannot be established."""
         try:
-            os.stat(self._sentinel)
+            # Not stat: a link that leads nowhere is a sentinel too.
+            os.lstat(self._sentinel)
         except FileNotFoundError:
             return False
         except OSError:
@@ -145,7 +149,9 @@ class Control:
             state = parse_state(text, where=self._file)
         except StateUnreadable as error:
             state = error
-        self._cached = key, state
+        # A file system's clock may tick every few milliseconds, and two changes within one tick look alike.
+        settled = time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > SETTLED_AFTER_NS
+        self._cached = (key, state) if settled else None
         return state
 
 
@@ -155,4 +161,5 @@ def bucket(group: str, entity: str) -> int:
     MurmurHash3 (x86, 32 bits, seed 0) of ``group:entity``, as Unleash draws it, so that a move to Unleash
     reassigns nobody.
     """
-    return int(mmh3.hash(f"{group}:{entity}", 0, signed=False)) % 100 + 1
+    named = f"{group}:{entity}".encode(errors="replace")
+    return int(mmh3.hash(named, 0, signed=False)) % 100 + 1

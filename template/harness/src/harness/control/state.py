@@ -101,13 +101,16 @@ def parse_state(text: bytes, *, where: str) -> State:
     """
     try:
         document = json.loads(text)
-    except ValueError as error:
+        if not isinstance(document, dict):
+            raise StateUnreadable(f"{where}: not a JSON object")
+        stated = document.pop("sha256", None)
+        found = _checksum(document)
+    except (ValueError, RecursionError) as error:  # half a surrogate pair is JSON and has no UTF-8
         raise StateUnreadable(f"{where}: not JSON") from error
-    if not isinstance(document, dict):
-        raise StateUnreadable(f"{where}: not a JSON object")
-    stated = document.pop("sha256", None)
-    if stated != _checksum(document):
+    if stated != found:
         raise StateUnreadable(f"{where}: the checksum does not fit the content")
+    if type(document.get("schema_version")) is not int:  # true == 1, and a Literal compares by value
+        raise StateUnreadable(f"{where}: schema_version: not a whole number")
     try:
         return State.model_validate(document)
     except ValidationError as error:

@@ -28,3 +28,19 @@ def write_parquet(backend: Backend, table: ibis.Table, file: Path, *, order_by: 
     """Write a table in a stated order: the same rows give the same bytes."""
     file.parent.mkdir(parents=True, exist_ok=True)
     backend.to_parquet(table.order_by(order_by), file)
+
+
+def as_declared(backend: Backend, name: str, table: ibis.Table) -> ibis.Table:
+    """The same table with the column types that Ibis declares, as a view of that name.
+
+    The two can differ: DuckDB takes the 1.0 of a `when` for a decimal and a date plus days for a timestamp.
+    Ibis takes them for a double and a date, and leaves out a cast that would say so. On a view it does not.
+    """
+    view = backend.create_view(name, table, overwrite=True)
+    found, declared = view.schema(), table.schema()
+    casts = {
+        column: view[column].cast(declared[column])
+        for column in table.columns
+        if found[column].copy(nullable=True) != declared[column].copy(nullable=True)
+    }
+    return view.mutate(**casts)

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from ibis.backends.postgres import Backend as Postgres
 
 BATCH_ROWS = 100_000
+# What the rows of a file drop get: their file's name, and their place over all files.
 FILE_COLUMN = "_file"
+ROW_COLUMN = "_row"
 
 
 def extract(settings: Settings, tables: Sequence[Table], folder: Path, report: Report) -> None:
@@ -102,10 +104,11 @@ def embedded_folder(settings: Settings, system: str) -> Path:
 
 
 def read_files(pattern: str) -> str:
-    """The SQL that reads a file drop: everything as text, joined by column name, with each row's file."""
+    """The SQL that reads a file drop: all text, joined by column name, with each row's file and place."""
     quoted = pattern.replace("'", "''")
     return (
-        f"SELECT * EXCLUDE (filename), parse_filename(filename) AS {FILE_COLUMN} "
+        f"SELECT * EXCLUDE (filename), parse_filename(filename) AS {FILE_COLUMN}, "
+        f"row_number() OVER () AS {ROW_COLUMN} "
         f"FROM read_csv('{quoted}', all_varchar = true, union_by_name = true, filename = true, header = true)"
     )
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 import duckdb
 
-from harness.data.extract import FILE_COLUMN
+from harness.data.extract import FILE_COLUMN, ROW_COLUMN
 from harness.pilot import Table
 from harness.settings import Settings
 from harness.simulate import Manifest, fingerprint
@@ -45,7 +45,7 @@ def origin(settings: Settings, tables: Sequence[Table], snapshot: Path) -> Origi
         found = {}
         for table in tables:
             source = str(snapshot / f"{table.name}.parquet").replace("'", "''")
-            columns = f"* EXCLUDE ({FILE_COLUMN})" if table.files else "*"
+            columns = f"* EXCLUDE ({FILE_COLUMN}, {ROW_COLUMN})" if table.files else "*"
             found[table.name] = fingerprint(connection, f"(SELECT {columns} FROM read_parquet('{source}'))")
     finally:
         connection.close()

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 
-from harness.errors import PilotError
+from harness.errors import PilotError, unforeseen
 from harness.pipeline import stages
 from harness.progress import console, working
 from harness.settings import load_settings
@@ -40,10 +41,23 @@ def _run(name: str) -> int:
         console.print(f"pilot: {name}: {error}", markup=False, soft_wrap=True)
         return error.exit_code
     except KeyboardInterrupt:
-        console.print(f"pilot: {name}: interrupted; nothing of this stage was kept.")
-        return 130
+        return _interrupted(name)
+    except Exception as error:
+        # DuckDB turns Ctrl-C inside a query into an exception of its own.
+        if "interrupted" in str(error).lower():
+            return _interrupted(name)
+        if os.environ.get("PILOT_DEBUG"):
+            traceback.print_exc()
+        told = unforeseen(error, Path.cwd())
+        console.print(f"pilot: {name}: {told}", markup=False, soft_wrap=True)
+        return told.exit_code
     console.print(f"    {said}", markup=False, soft_wrap=True)
     return 0
+
+
+def _interrupted(name: str) -> int:
+    console.print(f"pilot: {name}: interrupted; nothing of this stage was kept.")
+    return 130
 
 
 if __name__ == "__main__":

@@ -124,6 +124,13 @@ def verify(folder: Path, digest: str) -> Manifest:
             where=str(folder / MANIFEST),
             mend="Run `pilot run` to package the model again.",
         )
+    strange = next((path for path in sorted(folder.rglob("*")) if not _ordinary(path)), None)
+    if strange is not None:
+        raise PilotError(
+            "the packaged model holds something that is neither a file nor a folder",
+            where=str(strange),
+            mend="Remove it, or run `pilot run` to package the model again.",
+        )
     found = _hashes(folder)
     for path in sorted({*found, *manifest.files}):
         if found.get(path) != manifest.files.get(path):
@@ -164,6 +171,11 @@ def keep(package: Path, models: Path) -> Manifest:
     shutil.copytree(package, beside)
     beside.rename(place)
     return manifest
+
+
+def _ordinary(path: Path) -> bool:
+    # A linked folder is not searched for files, and Python prefers a folder `x/` to the file `x.py`.
+    return not path.is_symlink() and (path.is_file() or path.is_dir())
 
 
 def _hashes(folder: Path) -> dict[str, str]:

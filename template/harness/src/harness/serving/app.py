@@ -116,13 +116,15 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     found = [
         {"field": "body", "message": f"not valid JSON: {item['ctx']['error']}"}
         if item["type"] == "json_invalid"
-        else {
-            "field": ".".join(str(part) for part in item["loc"][1:]) or "body",
-            "message": _plain(item["msg"]),
-        }
+        else {"field": _field(item["loc"]), "message": _plain(item["msg"])}
         for item in error.errors()
     ]
     return JSONResponse({"error": "invalid_record", "fields": found}, status_code=422)
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    # JSON may name a field by half a surrogate pair, which cannot be sent back.
+    return ".".join(str(part) for part in location[1:]).encode(errors="replace").decode() or "body"
 
 
 def _plain(message: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from typing import Annotated, Any, Literal
 
@@ -61,7 +62,8 @@ def _field(declared: pilot.Field) -> tuple[Any, Any]:
 
 def _iso_date(value: object) -> object:
     # JSON has no dates, and pydantic would take a number for seconds since 1970.
-    if not isinstance(value, str) or len(value) != len("2026-01-31"):
+    # A week, such as 2026-W05-6, is ISO 8601 too and nobody here means one.
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
         raise ValueError("must be a date written as 2026-01-31")
     try:
         return date.fromisoformat(value)
@@ -74,4 +76,6 @@ def _not_blank(text: str) -> str:
         raise ValueError("must not be blank")
     if len(text) > 1_000:
         raise ValueError("must not be longer than 1,000 characters")
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError("must be text: half a surrogate pair cannot be recorded")
     return text

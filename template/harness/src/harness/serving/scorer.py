@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,11 +51,13 @@ class Scorer:
         self._reasons = reasons
         # Beside the work tree's package, under a name that carries the digest: champion and challenger may
         # hold different versions of the same file.
-        with _no_bytecode():
-            name = pilot.mount(folder / CODE, f"packaged_{digest}")
-            self._model_file = pilot.load_model(name)
-            features = pilot.load_features(name).features()
-            self._model = self._model_file.load(folder / MODEL)
+        # A package holds the bytes of its manifest and no others; a compiled file beside them would be one
+        # more. The team's code may also import while it predicts, so the process goes on without bytecode.
+        sys.dont_write_bytecode = True
+        name = pilot.mount(folder / CODE, f"packaged_{digest}")
+        self._model_file = pilot.load_model(name)
+        features = pilot.load_features(name).features()
+        self._model = self._model_file.load(folder / MODEL)
         self._expressions = {
             feature: features[feature].cast(nw.Float64) for feature in self.manifest.features
         }
@@ -76,7 +77,21 @@ class Scorer:
         if not math.isfinite(score) or not self._decision.valid(score):
             raise ScoreInvalid(f"score {score}")
         reasons = self._model_file.reasons(self._model, features, self._reasons)[0] if self._reasons else []
-        return Scored(score, tuple(reasons))
+        return Scored(score, tuple(plain(reason) for reason in reasons))
+
+
+def plain(reason: Reason) -> Reason:
+    """A reason as it can be kept and sent: NumPy's numbers made Python's, NaN and infinity made None."""
+    effect = None if reason.effect is None else _plain(float(reason.effect))
+    return Reason(str(reason.feature), _plain(reason.value), effect)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
 def load_scorer(models: Path, digest: str, contract: Contract, reasons: int) -> Scorer:
@@ -95,14 +110,3 @@ def load_scorer(models: Path, digest: str, contract: Contract, reasons: int) -> 
             where=str(models / digest),
             mend="Correct model.py or features.py and run `pilot run`.",
         ) from error
-
-
-@contextmanager
-def _no_bytecode() -> Iterator[None]:
-    # A package holds the bytes of its manifest and no others; a compiled file beside them would be one more.
-    before = sys.dont_write_bytecode
-    sys.dont_write_bytecode = True
-    try:
-        yield
-    finally:
-        sys.dont_write_bytecode = before

@@ -13,8 +13,8 @@ from typing import Any
 
 from harness.control import Arm, Control, Permission, Why
 from harness.errors import PilotError
-from harness.pilot import Contract, FallbackFile, Reason
-from harness.serving.scorer import ScoreInvalid, Scorer, load_scorer
+from harness.pilot import Choice, Contract, FallbackFile, Reason
+from harness.serving.scorer import ScoreInvalid, Scorer, load_scorer, plain
 from harness.store import Decision, DecisionStore
 from harness.store.decisions import now
 
@@ -72,7 +72,8 @@ class Service:
         """
         started = time.perf_counter()
         decided_at = now()
-        entity = str(record[self.contract.entity])
+        given = record[self.contract.entity]
+        entity = "" if given is None else str(given)
         outcome = self._outcome(record, entity)
         permission = outcome.permission
         decision = Decision(
@@ -147,10 +148,21 @@ class Service:
     def _by_fallback(self, record: Mapping[str, Any], permission: Permission, why: Why) -> _Outcome:
         try:
             answer = self._fallback.decide(record)
+            decision = self._allowed(answer.decision)
+            reasons = tuple(plain(reason) for reason in answer.reasons)
         except Exception as error:
             log.exception("the fallback failed")
             raise FallbackFailed(type(error).__name__) from error
-        return _Outcome(permission, why, answer.decision, answer.reasons)
+        return _Outcome(permission, why, decision, reasons)
+
+    def _allowed(self, decision: str | float) -> str | float:
+        declared = self.contract.decision
+        if isinstance(declared, Choice):
+            if decision in (declared.above, declared.below):
+                return decision
+        elif declared.valid(float(decision)):
+            return float(decision)
+        raise ValueError("the fallback decided what the contract's decision cannot take")
 
     def _scorer(self, digest: str) -> Scorer:
         scorer = self._loaded.get(digest)

@@ -44,6 +44,9 @@ create or replace temp macro drift(time) as {drift} * time;
 """
 
 
+PORTION = 1_000_000
+
+
 class World:
     """The tables of true values, in a DuckDB of their own.
 
@@ -71,11 +74,8 @@ class World:
             )
         )
 
-    def build(self, name: str) -> int:
+    def build(self, name: str) -> None:
         """Build one table, after those that it looks up.
-
-        Returns:
-            The number of its rows.
 
         Raises:
             PilotError: An expression is not valid SQL, or fails on a row; names the key.
@@ -86,11 +86,17 @@ class World:
         for column, declared in table.columns.items():
             query = self._with(query, column, declared.sql, f"tables.{name}.columns.{column}")
         kept = ", ".join(quoted(column) for column in ("row", "time", "moment", "year", *table.columns))
-        self._run(
-            f"create or replace table {quoted(name)} as select {kept} from ({query})",
-            f"tables.{name}",
-        )
-        return int(self.connection.execute(f"select count(*) from {quoted(name)}").fetchall()[0][0])
+        place = f"tables.{name}"
+        self._run(f"create or replace table {quoted(name)} as select {kept} from ({query}) limit 0", place)
+        numbers = f"select coalesce(max(row), -1) from ({self._source_rows(table, name)})"
+        last = int(self._run(numbers, place).fetchall()[0][0])
+        # In portions, because DuckDB heeds Ctrl-C between queries and seldom within one.
+        for first in range(0, last + 1, PORTION):
+            self._run(
+                f"insert into {quoted(name)} select {kept} from ({query})"
+                f" where row >= {first} and row < {first + PORTION}",
+                place,
+            )
 
     def functions_of(self, name: str) -> None:
         """Tie the random functions to a table, so that equal salts in two tables are independent."""
@@ -115,8 +121,7 @@ class World:
             query = f"select * from ({query}) where (\n{where}\n)"
             time = table.time or f"{each}.time"
         else:
-            rows = self._rows(table.rows or "0", f"{key}.rows")
-            query = f"select range as row from range({rows})"
+            query = self._source_rows(table, name)
             time = table.time or "u('time')"
         for lookup, declared in table.lookup.items():
             at = self.check(query, declared.at, f"{key}.lookup.{lookup}.at")
@@ -133,6 +138,11 @@ class World:
             f" from ({query})"
         )
         return self._with_years(query, table.files, f"{key}.files.where")
+
+    def _source_rows(self, table: Table, name: str) -> str:
+        if table.each:
+            return f"select row from {quoted(table.each)}"
+        return f"select range as row from range({self._rows(table.rows or '0', f'tables.{name}.rows')})"
 
     def _with_years(self, query: str, files: Files | None, key: str) -> str:
         if files is None:

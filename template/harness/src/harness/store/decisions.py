@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -107,8 +108,8 @@ class DecisionStore:
             self._engine = sa.create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
             if parsed.get_backend_name() == "sqlite":
                 sa.event.listen(self._engine, "connect", _durable)
-            metadata.create_all(self._engine)
-        except (sa.exc.SQLAlchemyError, OSError, ModuleNotFoundError) as error:
+            _create(self._engine)
+        except (sa.exc.SQLAlchemyError, OSError, ModuleNotFoundError, ValueError) as error:
             raise StoreUnavailable(
                 f"the store cannot be opened: {_cause(error)}",
                 where=without_password(url),
@@ -125,15 +126,9 @@ class DecisionStore:
         row = asdict(decision)
         for column in JSON_COLUMNS:
             row[column] = json.dumps(row[column], ensure_ascii=False, allow_nan=False, default=str)
-        try:
-            with self._engine.begin() as connection:
-                connection.execute(self._insert, row)
-        except sa.exc.SQLAlchemyError as error:
-            raise StoreUnavailable(
-                f"the decision could not be recorded: {_cause(error)}",
-                where=self._engine.url.render_as_string(),
-                mend="Free the disk or bring the database back; until then nothing is decided.",
-            ) from error
+        mend = "Free the disk or bring the database back; until then nothing is decided."
+        with self._connected("the decision could not be recorded", mend) as connection, connection.begin():
+            connection.execute(self._insert, row)
 
     def get(self, decision_id: str) -> Decision | None:
         """The decision of that id; None when it was never made."""
@@ -149,13 +144,13 @@ class DecisionStore:
         query = sa.select(decisions.c.served_by, decisions.c.why, sa.func.count()).group_by(
             decisions.c.served_by, decisions.c.why
         )
-        with self._engine.connect() as connection:
+        with self._connected() as connection:
             return {(served_by, why): count for served_by, why, count in connection.execute(query)}
 
     def last_model_decision(self) -> str | None:
         """When a model last decided, as an ISO 8601 UTC time; None when it never did."""
         query = sa.select(sa.func.max(decisions.c.decided_at)).where(decisions.c.served_by == "model")
-        with self._engine.connect() as connection:
+        with self._connected() as connection:
             found: str | None = connection.execute(query).scalar()
         return found
 
@@ -165,32 +160,44 @@ class DecisionStore:
         Raises:
             StoreUnavailable: It gives none.
         """
-        try:
-            with self._engine.connect() as connection:
-                connection.execute(sa.select(sa.literal(1)))
-        except sa.exc.SQLAlchemyError as error:
-            raise StoreUnavailable(
-                f"the store does not answer: {_cause(error)}",
-                where=self._engine.url.render_as_string(),
-                mend="Bring the database back.",
-            ) from error
+        with self._connected() as connection:
+            connection.execute(sa.select(sa.literal(1)))
 
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
 
     def _read(self, query: sa.Select[Any]) -> Iterator[Decision]:
-        with self._engine.connect() as connection:
+        with self._connected() as connection:
             for row in connection.execute(query).mappings():
                 values = {name: value for name, value in row.items() if name != "sequence"}
                 for column in JSON_COLUMNS:
                     values[column] = json.loads(values[column])
                 yield Decision(**values)
 
+    @contextmanager
+    def _connected(
+        self, what: str = "the store does not answer", mend: str = "Bring the database back."
+    ) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except sa.exc.SQLAlchemyError as error:
+            where = without_password(self._engine.url.render_as_string())
+            raise StoreUnavailable(f"{what}: {_cause(error)}", where=where, mend=mend) from error
+
 
 def now() -> str:
     """The present moment as the store writes it: UTC, ISO 8601, microseconds."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _create(engine: sa.Engine) -> None:
+    try:
+        metadata.create_all(engine)
+    except sa.exc.DBAPIError:
+        # Two processes that start at once both find no table, and one of them comes second.
+        metadata.create_all(engine)
 
 
 def _durable(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:

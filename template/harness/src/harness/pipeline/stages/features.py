@@ -56,8 +56,9 @@ def run(settings: Settings, report: Report) -> str:
     report("features", 0.2)
     sizes = []
     for part, file in ((split.train, layout.TRAIN), (split.test, layout.TEST)):
-        frame = nw.from_native(part).select(**frames.beside(contract), **wanted)
-        engine.write_parquet(backend, nw.to_native(frame), settings.path(file), order_by=[layout.KEY])
+        frame: ir.Table = nw.to_native(nw.from_native(part).select(**frames.beside(contract), **wanted))
+        doubles = engine.as_declared(backend, file.stem, frame)
+        engine.write_parquet(backend, doubles, settings.path(file), order_by=[layout.KEY])
         sizes.append(int(backend.read_parquet(settings.path(file)).count().execute()))
     engine.write_parquet(backend, split.test, settings.path(layout.TEST_RECORDS), order_by=[contract.key])
     report("parity", 0.8)

@@ -33,6 +33,7 @@ def run(settings: Settings, report: Report) -> str:
     report("records", 0.95)
     records = sources.records(tables)
     checks.check_schema(records, contract)
+    records = engine.as_declared(backend, "joined", records)
     engine.write_parquet(backend, records, settings.path(layout.RECORDS), order_by=[contract.key])
     rows = int(backend.read_parquet(settings.path(layout.RECORDS)).count().execute())
     if rows == 0:

@@ -1,0 +1,448 @@
+"""A tiny pilot that waters fields, for tests of a harness that knows nothing of the template's example."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+import harness
+from harness.control import Control, Slot, State, offer
+from harness.control.state import write_state
+from harness.pipeline import layout
+from harness.pipeline.manifest import Manifest, build_package, keep
+from harness.serving.server import build_service
+from harness.serving.service import Service
+from harness.settings import Settings, load_settings
+
+PACKAGE = "dryfield"
+FILES = {
+    "__init__.py": "",
+    "sources.py": """
+raise RuntimeError("the service must not import sources.py")
+""",
+    "contract.py": """
+from harness.pilot import Choice, Contract, Field
+
+contract = Contract(
+    key="reading",
+    entity="plot",
+    event_time="measured_on",
+    label="withered",
+    label_arrives_after_days=10,
+    decision=Choice(above="water", below="skip", threshold=0.5),
+    groups=("crop",),
+    fields=(
+        Field("reading", "text", "The reading's number"),
+        Field("plot", "text", "The plot's number"),
+        Field("measured_on", "date", "The day of the reading"),
+        Field("dryness", "number", "How dry the soil is", unit="%", low=0, high=100),
+        Field("depth_cm", "integer", "How deep the probe sits", unit="cm", low=1, high=200),
+        Field("crop", "text", "What grows", categories=("barley", "maize"), required=False),
+        Field("covered", "boolean", "Whether it grows under a roof", required=False),
+    ),
+)
+""",
+    "features.py": """
+import narwhals as nw
+
+def features():
+    return {"dryness": nw.col("dryness") / 100, "depth": nw.col("depth_cm")}
+""",
+    "model.py": """
+import json
+
+from harness.pilot import Reason
+
+hook = None
+reasons_hook = None
+
+def train(features, label, params):
+    return {"weight": float(params["weight"])}
+
+def save(model, folder):
+    (folder / "weights.json").write_text(json.dumps(model))
+
+def load(folder):
+    return json.loads((folder / "weights.json").read_text())
+
+def predict(model, features):
+    if hook is not None:
+        return hook(model, features)
+    from . import contract  # an import as late as this must leave no compiled file behind
+    return features["dryness"].to_numpy() * model["weight"]
+
+def reasons(model, features, count):
+    if reasons_hook is not None:
+        return reasons_hook(model, features)
+    return [[Reason("dryness", dry, dry * model["weight"])][:count] for dry in features["dryness"]]
+""",
+    "fallback.py": """
+from harness.pilot import Answer, Reason
+
+hook = None
+
+def decide(record):
+    if hook is not None:
+        return hook(record)
+    return Answer("skip", (Reason("a rule", record["crop"]),))
+""",
+}
+TOML = """
+[pilot]
+name = "Dry field"
+package = "dryfield"
+purpose = "Which plots to water today"
+use_case = "classification"
+team = "fields"
+owner = "owner@example.org"
+on_call = "on-call@example.org"
+risk_tier = "minimal"
+data_classification = "internal"
+
+[sources.probes]
+kind = "csv"
+path = "var/sources/probes"
+
+[sources.weather]
+kind = "postgres"
+url = "embedded"
+
+[serving]
+port = 0
+"""
+
+
+@dataclass
+class TinyPilot:
+    """A pilot in a folder of its own; what it needs of a pipeline's results is put there by hand."""
+
+    root: Path
+    record: dict[str, Any] = field(
+        default_factory=lambda: {
+            "reading": "r-1",
+            "plot": "Äcker-7",
+            "measured_on": "2026-03-01",
+            "dryness": 80.0,
+            "depth_cm": 20,
+            "crop": "maize",
+            "covered": None,
+        }
+    )
+    services: list[Service] = field(default_factory=list)
+
+    @property
+    def control(self) -> Path:
+        return self.root / "var" / "control"
+
+    @property
+    def models(self) -> Path:
+        return self.root / "var" / "models"
+
+    @property
+    def toml(self) -> Path:
+        return self.root / "pilot.toml"
+
+    def settings(self) -> Settings:
+        return load_settings(self.root)
+
+    def package(self, *, weight: float = 1.0, origin: str = "simulated") -> Manifest:
+        """Package a model as the pipeline's last stage does, and keep it where the service looks."""
+        shutil.rmtree(self.root / layout.MODEL, ignore_errors=True)
+        (self.root / layout.MODEL).mkdir(parents=True)
+        (self.root / layout.MODEL / "weights.json").write_text(json.dumps({"weight": weight}))
+        layout.write_json(self.root / layout.ORIGIN, {"origin": origin, "digest": "d" * 64})
+        layout.write_json(self.root / layout.METRICS, {"model_beats_fallback": True})
+        columns = ["dryness", "depth", layout.KEY, layout.LABEL, layout.TIME]
+        (self.root / layout.FEATURES).mkdir(parents=True, exist_ok=True)
+        pl.DataFrame({name: [0.0] for name in columns}).write_parquet(self.root / layout.TRAIN)
+        build_package(self.settings())
+        return keep(self.root / layout.PACKAGE, self.models)
+
+    def offered(self, **options: Any) -> str:
+        """Package a model and let it decide everything in the sandbox; gives its digest."""
+        digest = self.package(**options).digest
+        offer(self.control, digest=digest, flag_key=PACKAGE, reason="a test")
+        return digest
+
+    def put(self, **changes: Any) -> State:
+        """Put a state in force, whatever was there."""
+        self.control.mkdir(parents=True, exist_ok=True)
+        values = {
+            "rev": 1,
+            "stage": "sandbox",
+            "flag_key": PACKAGE,
+            "actor": "a test",
+            "reason": "a test",
+            "changed_at": "2026-01-01T00:00:00+00:00",
+        }
+        state = State(**{**values, **changes})
+        write_state(self.control, state)
+        return state
+
+    def champion(self, digest: str, **changes: Any) -> State:
+        return self.put(champion=Slot(digest=digest, pct=100), **changes)
+
+    def service(self) -> Service:
+        service = build_service(self.settings())
+        self.services.append(service)
+        return service
+
+    def parsed(self, **changes: Any) -> dict[str, Any]:
+        """A record as it reaches the service, after its validation."""
+        from harness.serving.schema import request_model
+
+        return (
+            request_model(self.services[-1].contract).model_validate({**self.record, **changes}).model_dump()
+        )
+
+    def model_file(self, digest: str) -> Any:
+        """The packaged model.py as the service holds it, to set its hook."""
+        return sys.modules[f"packaged_{digest}.model"]
+
+    def fallback_file(self) -> Any:
+        return sys.modules[f"{PACKAGE}.fallback"]
+
+
+def pytest_sessionstart() -> None:
+    if "HARNESS_MUTANT" in os.environ:  # see mutants.py
+        print(f"harness under test: {Path(harness.__file__).parent}")
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """The environment of a process that uses the harness under test and the tiny pilot's package."""
+    source = str(Path(harness.__file__).parents[1])
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PILOT_")}
+    path = [source, str(tmp_path / "pilot" / "src")]
+    return kept | {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TinyPilot]:
+    root = tmp_path / "pilot"
+    code = root / "src" / PACKAGE
+    code.mkdir(parents=True)
+    for name, text in FILES.items():
+        (code / name).write_text(text)
+    (root / "pilot.toml").write_text(TOML)
+    for name in [name for name in os.environ if name.upper().startswith("PILOT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.syspath_prepend(str(code.parent))
+    # The scorer switches compiled files off for good, as a service should and a test run need not.
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    found = TinyPilot(root)
+    _forget()
+    yield found
+    for service in found.services:
+        service.store.close()
+    _forget()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty control folder."""
+    made = tmp_path / "control"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def put(folder: Path) -> Callable[..., State]:
+    """Put a state in force in ``folder``: a champion for everybody, unless told otherwise."""
+
+    def put(**changes: Any) -> State:
+        values = {
+            "rev": 1,
+            "stage": "sandbox",
+            "champion": Slot(digest="a" * 64, pct=100),
+            "flag_key": "fields",
+            "actor": "a test",
+            "reason": "Änderung",
+            "changed_at": "2026-01-01T00:00:00+00:00",
+        }
+        state = State(**{**values, **changes})
+        write_state(folder, state)
+        return state
+
+    return put
+
+
+@pytest.fixture
+def reader(folder: Path) -> Control:
+    return Control(folder)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that an unprivileged account may reach, which pytest's own are not."""
+    made = Path(tempfile.mkdtemp(prefix="harness-open-"))
+    made.chmod(0o755)
+    yield made
+    for path in [made, *made.rglob("*")]:
+        if path.is_dir():
+            path.chmod(0o755)
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def unprivileged() -> Callable[[Callable[[], Any]], Any]:
+    """Run something in a forked child whose account may not do everything; gives what it returned."""
+
+    def run(action: Callable[[], Any]) -> Any:
+        return forked(action, nobody=os.getuid() == 0)
+
+    return run
+
+
+@pytest.fixture
+def in_child() -> Callable[[Callable[[], Any]], Any]:
+    """Run something in a forked child; gives what it returned."""
+    return forked
+
+
+def forked(action: Callable[[], Any], *, nobody: bool = False) -> Any:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:  # pragma: no cover - another process
+        try:
+            if nobody:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+            answer = pickle.dumps(action())
+        except BaseException:
+            answer = pickle.dumps(RuntimeError(traceback.format_exc()))
+        with os.fdopen(writing, "wb") as stream:
+            stream.write(answer)
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as stream:
+        content = stream.read()
+    os.waitpid(child, 0)
+    answer = pickle.loads(content)
+    if isinstance(answer, RuntimeError):
+        raise answer
+    return answer
+
+
+@pytest.fixture
+def python(environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start Python on a piece of code, in a process of its own that does not outlive the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(code: str, *arguments: object, **more: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        process = subprocess.Popen(
+            command,
+            env=environment | more,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def pilot_command(
+    tiny: TinyPilot, environment: dict[str, str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `pilot` on the tiny pilot, to the end."""
+
+    def run(*arguments: str, cwd: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "harness.cli", *arguments],
+            cwd=cwd or tiny.root,
+            env=environment | more,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=60,
+        )
+
+    return run
+
+
+@dataclass
+class Running:
+    """A real service."""
+
+    process: subprocess.Popen[str]
+    url: str
+
+
+@pytest.fixture
+def served(tiny: TinyPilot, environment: dict[str, str]) -> Iterator[Callable[..., Running]]:
+    """Start `pilot serve` on a port of the system's choice and wait until it listens."""
+    started: list[tuple[subprocess.Popen[str], Any]] = []
+
+    def start(*arguments: str) -> Running:
+        log = tiny.root / f"service-{len(started)}.log"
+        stream = log.open("w")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "harness.cli", "serve", "--port", "0", *arguments],
+            cwd=tiny.root,
+            env=environment,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append((process, stream))
+        line = waited(lambda: _listening(log, process), within=60)
+        return Running(process, line.rsplit(" ", 1)[1].strip())
+
+    yield start
+    for process, stream in started:
+        if process.poll() is None:
+            process.kill()
+        process.wait(timeout=30)
+        stream.close()
+
+
+def _listening(log: Path, process: subprocess.Popen[str]) -> str | None:
+    text = log.read_text()
+    assert process.poll() is None, text
+    return next((line for line in text.splitlines() if "listening on http" in line), None)
+
+
+@pytest.fixture
+def wait() -> Callable[..., Any]:
+    """Poll until a question has an answer that is true, and give it."""
+    return waited
+
+
+def waited(question: Callable[[], Any], *, within: float = 20.0) -> Any:
+    end = time.monotonic() + within
+    while True:
+        answer = question()
+        if answer:
+            return answer
+        assert time.monotonic() < end, f"not true within {within:g} s"
+        time.sleep(0.01)
+
+
+def _forget() -> None:
+    for name in list(sys.modules):
+        if name.split(".")[0] == PACKAGE or name.startswith("packaged_"):
+            del sys.modules[name]

@@ -1,0 +1,422 @@
+"""The model decides only while it may and can; whatever happens, each decision is one, and on record."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.control import SENTINEL, Slot, arm, kill
+from harness.control.state import STATE
+from harness.errors import PilotError
+from harness.pilot import Answer, Reason
+from harness.serving import server, service
+from harness.serving.server import check_stage, listen, loopback
+from harness.store import StoreUnavailable
+
+A = "a" * 64
+
+
+def test_the_model_decides_with_score_reasons_and_digest(tiny: Any) -> None:
+    digest = tiny.offered()
+    made = tiny.service().decide(tiny.parsed(dryness=80.0))
+    assert (made.served_by, made.assigned, made.why) == ("model", "challenger", "assigned")
+    assert (made.decision, made.score, made.model_digest) == ("water", pytest.approx(0.8), digest)
+    assert made.reasons == [{"feature": "dryness", "value": 0.8, "effect": 0.8}]
+    assert (made.stage, made.revision, made.sandbox) == ("sandbox", 1, True)
+    assert (made.entity, made.record_key) == ("Äcker-7", "r-1")
+
+
+@pytest.mark.parametrize(
+    ("dryness", "decision"), [(0, "skip"), (49.9, "skip"), (50, "water"), (100, "water")]
+)
+def test_the_threshold_belongs_to_the_upper_decision(tiny: Any, dryness: float, decision: str) -> None:
+    tiny.offered()
+    made = tiny.service().decide(tiny.parsed(dryness=float(dryness)))
+    assert (made.served_by, made.decision) == ("model", decision)
+
+
+def test_every_decision_is_in_the_store_as_it_was_given(tiny: Any) -> None:
+    tiny.offered()
+    deciding = tiny.service()
+    made = [deciding.decide(tiny.parsed(reading=f"r-{number}")) for number in range(3)]
+    kill(tiny.control, reason="stop")
+    made.append(deciding.decide(tiny.parsed()))
+    for decision in made:
+        found = deciding.store.get(decision.decision_id)
+        assert found is not None
+        assert found.record.pop("measured_on") == str(decision.record.pop("measured_on"))
+        assert found == decision
+    assert len({decision.decision_id for decision in made}) == 4
+
+
+def test_after_a_kill_the_next_decision_is_the_fallbacks_and_after_arm_the_models(tiny: Any) -> None:
+    digest = tiny.offered()
+    deciding = tiny.service()
+    assert deciding.decide(tiny.parsed()).served_by == "model"
+    kill(tiny.control, reason="stop")
+    made = deciding.decide(tiny.parsed())
+    assert (made.served_by, made.why, made.assigned) == ("fallback", "killed", "fallback")
+    assert (made.decision, made.score, made.model_digest, made.revision) == ("skip", None, None, 2)
+    assert made.reasons == [{"feature": "a rule", "value": "maize", "effect": None}]
+    arm(tiny.control, reason="go")
+    made = deciding.decide(tiny.parsed())
+    assert (made.served_by, made.model_digest, made.revision) == ("model", digest, 3)
+
+
+@pytest.mark.parametrize("how", ["kill", "sentinel alone", "state deleted", "state damaged"])
+def test_a_stop_while_the_model_scores_makes_the_answer_the_fallbacks(tiny: Any, how: str) -> None:
+    digest = tiny.offered()
+    deciding = tiny.service()
+    deciding.decide(tiny.parsed())
+
+    def stopped_meanwhile(model: Any, features: Any) -> np.ndarray:
+        if how == "kill":
+            kill(tiny.control, reason="meanwhile")
+        elif how == "sentinel alone":
+            (tiny.control / SENTINEL).touch()
+        elif how == "state deleted":
+            (tiny.control / STATE).unlink()
+        else:
+            (tiny.control / STATE).write_text("{")
+        return np.array([0.9])
+
+    tiny.model_file(digest).hook = stopped_meanwhile
+    made = deciding.decide(tiny.parsed())
+    expected = {"state deleted": "no_state", "state damaged": "state_unreadable"}.get(how, "killed")
+    assert (made.served_by, made.decision, made.why, made.score) == ("fallback", "skip", expected, None)
+
+
+def test_a_model_that_is_replaced_while_it_scores_does_not_decide(tiny: Any) -> None:
+    other = tiny.package(weight=0.5).digest
+    digest = tiny.offered()
+    deciding = tiny.service()
+    deciding.decide(tiny.parsed())
+
+    def replaced_meanwhile(model: Any, features: Any) -> np.ndarray:
+        tiny.put(rev=2, challenger=Slot(digest=other, pct=100))
+        return np.array([0.9])
+
+    tiny.model_file(digest).hook = replaced_meanwhile
+    made = deciding.decide(tiny.parsed())
+    assert (made.served_by, made.why, made.model_digest) == ("fallback", "model_replaced", other)
+
+
+def raising(model: Any, features: Any) -> Any:
+    raise RuntimeError("the model is not well")
+
+
+SCORES: dict[str, tuple[Any, str]] = {
+    "raises": (raising, "model_failed"),
+    "NaN": (lambda *_: np.array([np.nan]), "score_invalid"),
+    "infinity": (lambda *_: np.array([np.inf]), "score_invalid"),
+    "too high": (lambda *_: np.array([1.0000001]), "score_invalid"),
+    "too low": (lambda *_: np.array([-1e-9]), "score_invalid"),
+    "two": (lambda *_: np.array([0.9, 0.9]), "score_invalid"),
+    "none": (lambda *_: np.array([]), "score_invalid"),
+    "a matrix": (lambda *_: np.array([[0.1, 0.9]]), "model_failed"),
+    "no array": (lambda *_: 0.9, "model_failed"),
+    "nothing": (lambda *_: None, "model_failed"),
+    "text": (lambda *_: ["high"], "model_failed"),
+}
+
+
+@pytest.mark.parametrize("role", ["champion", "challenger"])
+@pytest.mark.parametrize("trouble", SCORES)
+def test_a_model_that_gives_no_valid_score_leaves_the_decision_to_the_fallback(
+    tiny: Any, trouble: str, role: str
+) -> None:
+    digest = tiny.package().digest
+    tiny.put(**{role: Slot(digest=digest, pct=100)})
+    deciding = tiny.service()
+    deciding.decide(tiny.parsed())
+    hook, why = SCORES[trouble]
+    tiny.model_file(digest).hook = hook
+    made = deciding.decide(tiny.parsed())
+    assert (made.served_by, made.why, made.decision, made.score) == ("fallback", why, "skip", None)
+    assert (made.assigned, made.model_digest) == (role, digest)  # what the rollout gave it counts
+    tiny.model_file(digest).hook = None
+    assert deciding.decide(tiny.parsed()).served_by == "model"
+
+
+@pytest.mark.parametrize("trouble", ["raise", "none", "no reasons"])
+def test_a_model_that_cannot_give_reasons_leaves_the_decision_to_the_fallback(
+    tiny: Any, trouble: str
+) -> None:
+    digest = tiny.offered()
+    deciding = tiny.service()
+    deciding.decide(tiny.parsed())
+    hooks = {"raise": raising, "none": lambda *_: [], "no reasons": lambda *_: [["because"]]}
+    tiny.model_file(digest).reasons_hook = hooks[trouble]
+    made = deciding.decide(tiny.parsed())
+    assert (made.served_by, made.why) == ("fallback", "model_failed")
+
+
+def test_reasons_are_kept_as_plain_numbers(tiny: Any) -> None:
+    digest = tiny.offered()
+    deciding = tiny.service()
+    deciding.decide(tiny.parsed())
+    given = [
+        Reason("a", float("nan"), np.float32(0.5)),
+        Reason("b", np.int64(3), float("inf")),
+        Reason("c", np.str_("x"), None),
+        Reason("d", np.bool_(True), 1),
+    ]
+    tiny.model_file(digest).reasons_hook = lambda *_: [given]
+    made = deciding.decide(tiny.parsed())
+    assert made.served_by == "model"
+    found = deciding.store.get(made.decision_id)
+    assert found is not None
+    assert [list(reason.values()) for reason in found.reasons] == [
+        ["a", None, 0.5],
+        ["b", 3, None],
+        ["c", "x", None],
+        ["d", True, 1.0],
+    ]
+
+
+def truncated(place: Path) -> None:
+    weights = place / "model" / "weights.json"
+    weights.write_bytes(weights.read_bytes()[:-3])
+
+
+def another(place: Path) -> None:
+    manifest = place / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b'"simulated"', b'"sample"'))
+
+
+@pytest.mark.parametrize(
+    "damage", [shutil.rmtree, truncated, another], ids=["missing", "truncated", "another"]
+)
+def test_without_its_package_a_model_is_unavailable_and_the_service_starts(
+    tiny: Any, damage: Callable[[Path], None]
+) -> None:
+    digest = tiny.offered()
+    damage(tiny.models / digest)
+    deciding = tiny.service()
+    assert digest in deciding.model_state()
+    assert deciding.model_state()[digest] != "loaded"
+    for _ in range(3):
+        made = deciding.decide(tiny.parsed())
+        assert (made.served_by, made.why, made.assigned) == ("fallback", "model_unavailable", "challenger")
+
+
+def test_a_package_whose_code_fails_to_load_is_unavailable(tiny: Any) -> None:
+    model = tiny.root / "src" / "dryfield" / "model.py"
+    model.write_text(model.read_text().replace("return json.loads", "raise OSError('gone') or json.loads"))
+    digest = tiny.offered()
+    deciding = tiny.service()
+    assert deciding.decide(tiny.parsed()).why == "model_unavailable"
+    assert "OSError" in deciding.model_state()[digest]
+
+
+def test_a_package_that_comes_back_is_used_again(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = tiny.offered()
+    away = (tiny.models / digest).rename(tiny.root / "away")
+    deciding = tiny.service()
+    assert deciding.decide(tiny.parsed()).why == "model_unavailable"
+    away.rename(tiny.models / digest)
+    assert deciding.decide(tiny.parsed()).why == "model_unavailable"  # not a try with every request
+    monkeypatch.setattr(service, "LOAD_AGAIN_AFTER_S", 0.0)
+    assert deciding.decide(tiny.parsed()).served_by == "model"
+
+
+def test_champion_and_challenger_each_decide_with_their_own_model(tiny: Any) -> None:
+    champion, challenger = tiny.package(weight=0.25).digest, tiny.package(weight=1.0).digest
+    tiny.put(champion=Slot(digest=champion, pct=100), challenger=Slot(digest=challenger, pct=50))
+    deciding = tiny.service()
+    made = [deciding.decide(tiny.parsed(plot=f"p-{number}")) for number in range(40)]
+    assert {(one.assigned, one.model_digest, round(one.score, 3)) for one in made} == {
+        ("champion", champion, 0.2),
+        ("challenger", challenger, 0.8),
+    }
+
+
+def test_real_data_does_not_decide_in_the_sandbox_and_does_outside(tiny: Any) -> None:
+    digest = tiny.package(origin="real").digest
+    tiny.champion(digest)
+    deciding = tiny.service()
+    made = deciding.decide(tiny.parsed())
+    assert (made.served_by, made.why, made.sandbox) == ("fallback", "real_data_in_sandbox", True)
+    tiny.champion(digest, rev=2, stage="early")
+    made = deciding.decide(tiny.parsed())
+    assert (made.served_by, made.sandbox, made.stage) == ("model", False, "early")
+
+
+@pytest.mark.parametrize("origin", ["simulated", "sample"])
+def test_data_that_is_not_real_decides_in_the_sandbox(tiny: Any, origin: str) -> None:
+    tiny.offered(origin=origin)
+    made = tiny.service().decide(tiny.parsed())
+    assert (made.served_by, made.sandbox) == ("model", True)
+
+
+def test_without_a_state_a_decision_counts_as_one_about_nothing_real(tiny: Any) -> None:
+    made = tiny.service().decide(tiny.parsed())
+    assert (made.served_by, made.why, made.stage, made.sandbox) == ("fallback", "no_state", "unknown", True)
+
+
+def test_a_plot_without_a_name_gets_the_fallback(tiny: Any) -> None:
+    tiny.offered()
+    deciding = tiny.service()
+    made = deciding.decide({**tiny.parsed(), "plot": None})
+    assert (made.served_by, made.why, made.entity) == ("fallback", "no_entity", "")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, "water", Answer("burn"), Answer(None), Answer(1.0), Answer("skip", ("because",))],
+    ids=str,
+)
+def test_a_fallback_that_gives_no_allowed_answer_is_no_decision(tiny: Any, answer: Any) -> None:
+    deciding = tiny.service()
+    tiny.fallback_file().hook = lambda record: answer
+    with pytest.raises(service.FallbackFailed):
+        deciding.decide(tiny.parsed())
+    assert deciding.store.latest(1) == []
+
+
+def test_a_fallback_that_raises_is_no_decision_and_never_the_models(tiny: Any) -> None:
+    digest = tiny.offered()
+    deciding = tiny.service()
+    deciding.decide(tiny.parsed())
+
+    def unwell(record: Any) -> Answer:
+        raise KeyError("secret value")
+
+    tiny.fallback_file().hook = unwell
+    tiny.model_file(digest).hook = raising
+    with pytest.raises(service.FallbackFailed) as told:
+        deciding.decide(tiny.parsed())
+    assert "secret" not in str(told.value)
+    assert len(deciding.store.latest(9)) == 1
+
+
+@pytest.mark.parametrize("who", ["model", "fallback"])
+def test_what_cannot_be_recorded_is_no_decision(tiny: Any, monkeypatch: pytest.MonkeyPatch, who: str) -> None:
+    tiny.offered()
+    if who == "fallback":
+        kill(tiny.control, reason="stop")
+    deciding = tiny.service()
+
+    def full(decision: Any) -> None:
+        assert decision.served_by == who
+        raise StoreUnavailable("full", where="store", mend="Free it.")
+
+    monkeypatch.setattr(deciding.store, "record", full)
+    with pytest.raises(StoreUnavailable):
+        deciding.decide(tiny.parsed())
+
+
+def test_the_record_comes_before_the_answer(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.offered()
+    deciding = tiny.service()
+    recorded = []
+    monkeypatch.setattr(deciding.store, "record", recorded.append)
+    made = deciding.decide(tiny.parsed())
+    assert recorded == [made]
+
+
+def test_sixteen_threads_at_once_are_all_recorded_once(tiny: Any) -> None:
+    tiny.offered()
+    deciding = tiny.service()
+    record = tiny.parsed()
+    together = threading.Barrier(16)
+
+    def decide(thread: int) -> list[str]:
+        together.wait()
+        return [deciding.decide({**record, "plot": f"{thread}-{n}"}).decision_id for n in range(12)]
+
+    with ThreadPoolExecutor(16) as pool:
+        given = [name for names in pool.map(decide, range(16)) for name in names]
+    assert len(set(given)) == 192
+    assert sorted(made.decision_id for made in deciding.store.latest(1000)) == sorted(given)
+    assert deciding.store.counts() == {("model", "assigned"): 192}
+
+
+# --- what must hold before it listens ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "", "example.org", "127.0.0.1.example.org"])
+@pytest.mark.parametrize("state", ["none", "sandbox", "damaged"])
+def test_the_sandbox_listens_on_the_loopback_only(tiny: Any, host: str, state: str) -> None:
+    if state == "sandbox":
+        tiny.champion(A)
+    elif state == "damaged":
+        tiny.champion(A, stage="full")
+        (tiny.control / STATE).write_text("{")
+    assert not loopback(host)
+    with pytest.raises(PilotError, match="loopback only"):
+        check_stage(tiny.settings(), tiny.service().control, host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1", "[::1]"])
+def test_the_loopback_is_known_by_all_its_names(tiny: Any, host: str) -> None:
+    tiny.champion(A)
+    check_stage(tiny.settings(), tiny.service().control, host)
+
+
+@pytest.mark.parametrize("stage", ["shadow", "early", "broad", "full"])
+def test_outside_the_sandbox_the_control_folder_lies_outside_the_work_tree(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage: str
+) -> None:
+    tiny.champion(A, stage=stage)
+    with pytest.raises(PilotError, match="git clean"):
+        check_stage(tiny.settings(), tiny.service().control, "0.0.0.0")
+    shutil.move(tiny.control, tmp_path / "state")
+    (tiny.root / "linked").symlink_to(tmp_path / "state")
+    for folder in (tmp_path / "state", "linked"):
+        monkeypatch.setenv("PILOT_CONTROL__FOLDER", str(folder))
+        check_stage(tiny.settings(), tiny.service().control, "0.0.0.0")
+
+
+def test_a_port_in_use_is_told() -> None:
+    taken = listen("127.0.0.1", 0)
+    port = taken.getsockname()[1]
+    with pytest.raises(PilotError, match=f"port {port} on 127.0.0.1 is in use") as told:
+        listen("127.0.0.1", port)
+    taken.close()
+    assert told.value.exit_code == 2
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "not a host"])
+def test_an_address_of_another_machine_is_told(host: str) -> None:
+    with pytest.raises(PilotError, match="cannot listen"):
+        listen(host, 0)
+
+
+def test_the_gate_stands_before_the_socket(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "listen", lambda *_: pytest.fail("it listened"))
+    with pytest.raises(PilotError, match="loopback only"):
+        server.serve(tiny.settings(), host="0.0.0.0", port=0)
+
+
+def test_a_service_process_carries_no_training_stack(
+    tiny: Any, python: Callable[..., subprocess.Popen[str]]
+) -> None:
+    tiny.offered()
+    code = """
+import sys
+from datetime import date
+from pathlib import Path
+from harness.serving.server import build_service
+from harness.settings import load_settings
+
+service = build_service(load_settings(Path(sys.argv[1])))
+record = dict(reading="r", plot="p", measured_on=date(2026, 3, 1), dryness=80.0, depth_cm=5, crop=None)
+print(service.decide({**record, "covered": True}).served_by, *sorted(sys.modules))
+"""
+    process = python(code, tiny.root)
+    output, errors = process.communicate(timeout=60)
+    served_by, *modules = output.split()
+    assert served_by == "model", errors
+    assert "polars" in modules
+    for heavy in ("mlflow", "dvc", "ibis", "sklearn", "pandas", "lightgbm", "duckdb"):
+        assert not [name for name in modules if name.split(".")[0] == heavy]
+    assert "dryfield.sources" not in modules
