@@ -109,10 +109,9 @@ def publish(name: str, rows: Sequence[Row], *, notes: Sequence[str] = ()) -> Non
 def circumstances() -> str:
     """When and on what this was measured."""
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    return (
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, Python {platform.python_version()}, {os.cpu_count()} cores, load "
-        f"{load}. Medians, range in brackets; ratios are medians over turns."
-    )
+    when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    machine = f"Python {platform.python_version()}, {os.cpu_count()} cores, load {load}"
+    return f"{when}, {machine}. Medians, range in brackets; ratios are medians over turns."
 
 
 def table(rows: Sequence[Row]) -> str:
