@@ -53,9 +53,9 @@ lint: setup ## style, types and the direction of imports
 	@$(python) -m mypy
 	@cd $(harness)/src && $(CURDIR)/.venv/bin/lint-imports --config $(CURDIR)/pyproject.toml --no-cache
 
-bench: setup ## the benchmarks, each beside a peer or a floor
-	@found=; for script in benchmarks/*.py; do [ -f "$$script" ] || continue; found=1; echo "== $$script"; $(python) "$$script"; done; \
-	[ -n "$$found" ] || echo "benchmarks/ holds no benchmark."
+bench: setup ## the benchmarks, each beside a peer or a floor (about six minutes)
+	@for name in generation startup decision demo; do echo "== $$name"; $(python) benchmarks/$$name.py; done
+	@echo "== all"; $(python) benchmarks/measure.py
 
 # No index address, path or command in them: only names, versions, hashes, markers.
 compile := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
