@@ -53,6 +53,7 @@ contract = Contract(
         Field("depth_cm", "integer", "How deep the probe sits", unit="cm", low=1, high=200),
         Field("crop", "text", "What grows", categories=("barley", "maize"), required=False),
         Field("covered", "boolean", "Whether it grows under a roof", required=False),
+        Field("slope", "number", "How steep the plot is; of no particular range", required=False),
     ),
 )
 """,
@@ -140,6 +141,7 @@ class TinyPilot:
             "depth_cm": 20,
             "crop": "maize",
             "covered": None,
+            "slope": None,
         }
     )
     services: list[Service] = field(default_factory=list)

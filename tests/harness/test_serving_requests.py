@@ -53,7 +53,7 @@ def test_a_record_that_keeps_the_contract_is_decided_and_recorded(tiny: Any, cli
     assert (given["served_by"], given["model"], given["sandbox"]) == ("model", tiny.digest, True)
 
 
-@pytest.mark.parametrize("name", ["crop", "covered"])
+@pytest.mark.parametrize("name", ["crop", "covered", "slope"])
 def test_what_need_not_be_there_may_be_left_out_or_null(tiny: Any, client: TestClient, name: str) -> None:
     record = {key: value for key, value in tiny.record.items() if key != name}
     for given in (record, {**record, name: None}):
@@ -109,6 +109,10 @@ BROKEN: list[tuple[str, Any]] = [
     ("crop", "Maize"),
     ("crop", 7731),
     ("crop", ""),
+    ("slope", float("nan")),
+    ("slope", float("inf")),
+    ("slope", float("-inf")),
+    ("slope", "77.31"),
     ("covered", 1),
     ("covered", "true"),
     ("covered", MARK),
