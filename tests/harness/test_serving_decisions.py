@@ -268,6 +268,15 @@ def test_without_a_state_a_decision_counts_as_one_about_nothing_real(tiny: Any) 
     assert (made.served_by, made.why, made.stage, made.sandbox) == ("fallback", "no_state", "unknown", True)
 
 
+def test_a_state_that_vanishes_does_not_turn_real_decisions_into_play(tiny: Any) -> None:
+    tiny.champion(tiny.package().digest, stage="early")
+    deciding = tiny.service()
+    assert deciding.decide(tiny.parsed()).sandbox is False
+    (tiny.control / "state.json").unlink()
+    made = deciding.decide(tiny.parsed())
+    assert (made.served_by, made.why, made.stage, made.sandbox) == ("fallback", "no_state", "unknown", False)
+
+
 def test_a_plot_without_a_name_gets_the_fallback(tiny: Any) -> None:
     tiny.offered()
     deciding = tiny.service()

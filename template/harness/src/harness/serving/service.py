@@ -62,6 +62,8 @@ class Service:
         self._loaded: dict[str, Scorer] = {}
         self._failed: dict[str, tuple[float, PilotError]] = {}
         self._loading = threading.Lock()
+        # A service that starts without a readable state is held to the loopback, as the sandbox is.
+        self._last_known_stage = "sandbox"
 
     def decide(self, record: Mapping[str, Any]) -> Decision:
         """Decide one record.
@@ -92,8 +94,7 @@ class Service:
             revision=permission.revision,
             bucket=permission.bucket,
             stage=permission.stage,
-            # Without a readable state nothing says that a decision counts.
-            sandbox=permission.stage in ("sandbox", "unknown"),
+            sandbox=self._sandbox(permission.stage),
             elapsed_ms=(time.perf_counter() - started) * 1000,
         )
         self.store.record(decision)
@@ -112,6 +113,12 @@ class Service:
             else:
                 found[slot.digest] = "loaded"
         return found
+
+    def _sandbox(self, stage: str) -> bool:
+        # A state that vanishes from a service in use does not turn its decisions into play.
+        if stage != "unknown":
+            self._last_known_stage = stage
+        return self._last_known_stage == "sandbox"
 
     def _outcome(self, record: Mapping[str, Any], entity: str) -> _Outcome:
         permission = self.control.permission(entity)
