@@ -53,7 +53,7 @@ lint: setup ## style, types and the direction of imports
 	@$(python) -m mypy
 	@cd $(harness)/src && $(CURDIR)/.venv/bin/lint-imports --config $(CURDIR)/pyproject.toml --no-cache
 
-bench: setup ## the benchmarks, each beside a peer or a floor (about six minutes)
+bench: setup ## the benchmarks, each beside a peer or a floor (about seven minutes)
 	@for name in generation startup decision demo; do echo "== $$name"; $(python) benchmarks/$$name.py; done
 	@echo "== all"; $(python) benchmarks/measure.py
 
