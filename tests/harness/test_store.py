@@ -15,7 +15,7 @@ import pytest
 
 from harness.errors import PilotError
 from harness.settings import without_password
-from harness.store import Decision, DecisionStore, StoreUnavailable
+from harness.store import Decision, DecisionStore, StoreUnavailable, decisions
 
 Start = Callable[..., subprocess.Popen[str]]
 MADE = Decision(
@@ -283,3 +283,16 @@ def test_a_number_that_is_no_json_is_never_kept(store: DecisionStore) -> None:
     with pytest.raises(ValueError, match="JSON"):
         store.record(numbered(4, record={"dryness": float("nan")}))
     assert store.latest(1) == []
+
+
+def test_a_writer_that_waits_too_long_for_the_others_decides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decisions, "BUSY_S", 0.05)
+    store = DecisionStore(f"sqlite:///{tmp_path}/decisions.db")
+    assert store._turn is not None
+    with store._turn, pytest.raises(StoreUnavailable, match="the database is busy"):
+        store.record(MADE)
+    assert store.latest(1) == []
+    store.record(MADE)
+    assert len(store.latest(2)) == 1

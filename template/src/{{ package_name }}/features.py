@@ -28,7 +28,4 @@ def features() -> dict[str, nw.Expr]:
 
 def _code(column: str, values: tuple[str, ...]) -> nw.Expr:
     """A category's place in its list, from 0; absent when it is absent or not in the list."""
-    code: nw.Expr = nw.lit(None, dtype=nw.Int64)
-    for place, value in enumerate(values):
-        code = nw.when(nw.col(column) == value).then(nw.lit(place)).otherwise(code)
-    return code
+    return nw.col(column).replace_strict(values, range(len(values)), default=None, return_dtype=nw.Float64)

@@ -7,6 +7,7 @@ reached the disk when it returns, and the service answers after the commit.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,6 +21,9 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from harness.errors import PilotError
 from harness.settings import without_password
+
+# How long a writer waits for the others before there is no decision.
+BUSY_S = 5
 
 metadata = sa.MetaData()
 
@@ -115,7 +119,9 @@ class DecisionStore:
                 where=without_password(url),
                 mend="Correct [store] url in pilot.toml, or make the place writable.",
             ) from error
+        self._where = without_password(self._engine.url.render_as_string())
         self._insert = decisions.insert()
+        self._turn = threading.Lock() if self._engine.dialect.name == "sqlite" else None
 
     def record(self, decision: Decision) -> None:
         """Write one decision; when this returns, the record has reached the disk.
@@ -126,8 +132,9 @@ class DecisionStore:
         row = asdict(decision)
         for column in JSON_COLUMNS:
             row[column] = json.dumps(row[column], ensure_ascii=False, allow_nan=False, default=str)
+        what = "the decision could not be recorded"
         mend = "Free the disk or bring the database back; until then nothing is decided."
-        with self._connected("the decision could not be recorded", mend) as connection, connection.begin():
+        with self._in_turn(what, mend), self._connected(what, mend) as connection, connection.begin():
             connection.execute(self._insert, row)
 
     def get(self, decision_id: str) -> Decision | None:
@@ -176,6 +183,19 @@ class DecisionStore:
                 yield Decision(**values)
 
     @contextmanager
+    def _in_turn(self, what: str, mend: str) -> Iterator[None]:
+        # SQLite's writers wait for its lock asleep, and some of them for seconds. Here they queue up first.
+        if self._turn is None:
+            yield
+            return
+        if not self._turn.acquire(timeout=BUSY_S):
+            raise StoreUnavailable(f"{what}: the database is busy", where=self._where, mend=mend)
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    @contextmanager
     def _connected(
         self, what: str = "the store does not answer", mend: str = "Bring the database back."
     ) -> Iterator[sa.Connection]:
@@ -183,8 +203,7 @@ class DecisionStore:
             with self._engine.connect() as connection:
                 yield connection
         except sa.exc.SQLAlchemyError as error:
-            where = without_password(self._engine.url.render_as_string())
-            raise StoreUnavailable(f"{what}: {_cause(error)}", where=where, mend=mend) from error
+            raise StoreUnavailable(f"{what}: {_cause(error)}", where=self._where, mend=mend) from error
 
 
 def now() -> str:
@@ -204,7 +223,7 @@ def _durable(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute("PRAGMA busy_timeout=5000")
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_S * 1000}")
     cursor.close()
 
 
