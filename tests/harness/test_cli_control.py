@@ -165,7 +165,7 @@ def test_a_reason_in_another_encoding_stops_all_the_same(tiny: Any, pilot_comman
 
 
 def test_status_tells_what_is_in_force(tiny: Any, run: Run) -> None:
-    assert "no model was ever packaged" in run("status")[1]
+    assert "no model was offered yet" in run("status")[1]
     digest = tiny.offered()
     tiny.service().decide(tiny.parsed())
     found = json.loads(run("status", "--json")[1])

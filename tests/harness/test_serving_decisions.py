@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -435,3 +436,18 @@ print(service.decide({**record, "covered": True}).served_by, *sorted(sys.modules
     for heavy in ("mlflow", "dvc", "ibis", "sklearn", "pandas", "lightgbm", "duckdb"):
         assert not [name for name in modules if name.split(".")[0] == heavy]
     assert "dryfield.sources" not in modules
+
+
+def test_an_edited_threshold_decides_nothing_before_it_was_packaged(tiny: Any) -> None:
+    tiny.offered()
+    before = tiny.service().decide(tiny.parsed())
+    (contract,) = tiny.root.glob("src/*/contract.py")
+    text = contract.read_text(encoding="utf-8")
+    edited = text.replace('above="water", below="skip"', 'above="skip", below="water"')
+    contract.write_text(edited, encoding="utf-8")
+    for name in [name for name in sys.modules if name.startswith(contract.parent.name)]:
+        del sys.modules[name]
+    deciding = tiny.service()
+    assert deciding.contract.decision.above == "skip"
+    after = deciding.decide(tiny.parsed())
+    assert (after.decision, after.score, after.served_by) == (before.decision, before.score, "model")

@@ -404,3 +404,43 @@ def test_a_stage_notes_how_it_ended_for_the_one_who_started_dvc(pilot_folder: Pa
         {"stage": "validate", "exit_code": 0},
         {"stage": "features", "exit_code": 2},
     ]
+
+
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [
+        ('nw.col("hat")', "not found|hat"),
+        ('nw.col("heat").shift(1)', "[Oo]rder"),
+        ('nw.col("day")', "cast|DATE"),
+        ('nw.col("machine")', "[Cc]onver|cast"),
+    ],
+)
+def test_a_feature_that_cannot_be_computed_is_named(pilot_folder: Path, expression: str, said: str) -> None:
+    file = pilot_folder / "src" / PACKAGE / "features.py"
+    file.write_text(file.read_text().replace('return {"heat"', f'return {{"odd": {expression}, "heat"'))
+    settings = load_settings(pilot_folder)
+    with pytest.raises(PilotError, match=said) as caught:
+        run(settings, "ingest", "validate", "features")
+    assert "the feature 'odd' cannot be computed" in str(caught.value)
+    assert caught.value.where == "features.py"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('Reason("heat", value', 'Reason("heat", [value]', "which is no|for a value"),
+        ('Reason("heat", value, model["slope"])', "value", "gave a (float|NoneType)"),
+        ("for value in features", "for value in features[:2]", "2 lists for 5 rows"),
+    ],
+)
+def test_reasons_that_nobody_could_read_stop_the_evaluation(
+    pilot_folder: Path, old: str, new: str, said: str
+) -> None:
+    file = pilot_folder / "src" / PACKAGE / "model.py"
+    assert old in file.read_text()
+    file.write_text(
+        file.read_text().replace(old, new).replace('features[:2]["heat"]', 'features["heat"][:2]')
+    )
+    with pytest.raises(PilotError, match=said) as caught:
+        run(load_settings(pilot_folder), *BEFORE_PUBLISHING)
+    assert caught.value.where == "model.py"

@@ -160,7 +160,10 @@ def describe(settings: Settings) -> dict[str, Any]:
         found |= {"stopped": True, "detail": f"the state cannot be trusted, the fallback decides: {error}"}
     else:
         if state is None:
-            found |= {"stopped": True, "detail": "no model was ever packaged; the fallback decides"}
+            found |= {
+                "stopped": True,
+                "detail": "no model was offered yet: nothing was run, or what the last run read is real data",
+            }
         else:
             stopped = reader.killed() or state.latched
             verb = f"{state.actor}: {state.reason} ({state.changed_at})"

@@ -14,7 +14,7 @@ import polars as pl
 
 from harness import pilot
 from harness.errors import PilotError
-from harness.pilot import Contract, Reason
+from harness.pilot import Reason
 from harness.pipeline.manifest import CODE, MODEL, Manifest, verify
 from harness.serving.schema import frame_schema
 
@@ -43,11 +43,9 @@ class Scorer:
         PilotError: The package is missing, damaged, or cannot be loaded.
     """
 
-    def __init__(self, folder: Path, digest: str, contract: Contract, reasons: int) -> None:
+    def __init__(self, folder: Path, digest: str, reasons: int) -> None:
         self.manifest: Manifest = verify(folder, digest)
         self.digest = digest
-        self._schema = frame_schema(contract)
-        self._decision = contract.decision
         self._reasons = reasons
         # Beside the work tree's package, under a name that carries the digest: champion and challenger may
         # hold different versions of the same file.
@@ -55,6 +53,11 @@ class Scorer:
         # more. The team's code may also import while it predicts, so the process goes on without bytecode.
         sys.dont_write_bytecode = True
         name = pilot.mount(folder / CODE, f"packaged_{digest}")
+        # The package's own contract: a threshold edited in the work tree was never evaluated with this model.
+        contract = pilot.load_contract(name)
+        self.decision = contract.decision
+        self._schema = frame_schema(contract)
+        self._optional = {declared.name for declared in contract.fields if not declared.required}
         self._model_file = pilot.load_model(name)
         features = pilot.load_features(name).features()
         self._model = self._model_file.load(folder / MODEL)
@@ -66,15 +69,19 @@ class Scorer:
         """Score one record.
 
         Raises:
+            KeyError: The record lacks a field that the packaged contract requires.
             ScoreInvalid: The score is NaN, infinite, out of range, or not one number.
         """
-        frame = pl.DataFrame([dict(record)], schema=self._schema)
+        values = {
+            name: [record.get(name) if name in self._optional else record[name]] for name in self._schema
+        }
+        frame = pl.DataFrame(values, schema=self._schema)
         features = nw.to_native(nw.from_native(frame).select(**self._expressions))
         scores = self._model_file.predict(self._model, features)
         if len(scores) != 1:
             raise ScoreInvalid(f"{len(scores)} scores for one record")
         score = float(scores[0])
-        if not math.isfinite(score) or not self._decision.valid(score):
+        if not math.isfinite(score) or not self.decision.valid(score):
             raise ScoreInvalid(f"score {score}")
         reasons = self._model_file.reasons(self._model, features, self._reasons)[0] if self._reasons else []
         return Scored(score, tuple(plain(reason) for reason in reasons))
@@ -94,14 +101,14 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
-def load_scorer(models: Path, digest: str, contract: Contract, reasons: int) -> Scorer:
+def load_scorer(models: Path, digest: str, reasons: int) -> Scorer:
     """Load the package of that digest from the folder that keeps them.
 
     Raises:
         PilotError: It is missing or damaged, or the team's code in it raises.
     """
     try:
-        return Scorer(models / digest, digest, contract, reasons)
+        return Scorer(models / digest, digest, reasons)
     except PilotError:
         raise
     except (Exception, SystemExit) as error:

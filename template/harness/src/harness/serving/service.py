@@ -147,7 +147,7 @@ class Service:
         return _Outcome(
             after,
             Why.ASSIGNED,
-            self.contract.decision.of(scored.score),
+            scorer.decision.of(scored.score),
             scored.reasons,
             scored.score,
         )
@@ -183,7 +183,7 @@ class Service:
             if failed is not None and time.monotonic() - failed[0] < LOAD_AGAIN_AFTER_S:
                 raise failed[1]
             try:
-                scorer = load_scorer(self._models, digest, self.contract, self._reasons)
+                scorer = load_scorer(self._models, digest, self._reasons)
             except PilotError as error:
                 log.error("model not loaded: %s", error)
                 self._failed[digest] = time.monotonic(), error

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import polars as pl
 
 from harness import pilot
+from harness.errors import PilotError
+from harness.pilot import Reason
 from harness.pipeline import frames, layout, metrics
 from harness.progress import Report
 from harness.settings import Settings
+
+# Reasons cost far more than scores, and these only show that they have the right shape.
+SOME = 5
 
 
 def run(settings: Settings, report: Report) -> str:
@@ -19,7 +27,9 @@ def run(settings: Settings, report: Report) -> str:
     frame = pl.read_parquet(settings.path(layout.TEST))
     records = pl.read_parquet(settings.path(layout.TEST_RECORDS)).sort(contract.key)
     report("model", 0.1)
-    scores = module.predict(module.load(settings.path(layout.MODEL)), frames.only_features(frame))
+    model, features = module.load(settings.path(layout.MODEL)), frames.only_features(frame)
+    scores = module.predict(model, features)
+    check_reasons(module.reasons(model, features[:SOME], 3), min(SOME, features.height))
     names = [field.name for field in contract.fields]
     rows = records.select(names).iter_rows(named=True)
     answers = []
@@ -31,3 +41,23 @@ def run(settings: Settings, report: Report) -> str:
     layout.write_json(settings.path(layout.METRICS), figures)
     name = figures["compared_by"]
     return f"{name}: model {figures['model'][name]:.3f}, fallback {figures['fallback'][name]:.3f}"
+
+
+def check_reasons(explained: Sequence[Sequence[Reason]], rows: int) -> None:
+    """Refuse reasons that no person could be shown.
+
+    Raises:
+        PilotError: There is not one list a row, or a value is not a single text, number or truth value.
+    """
+    mend = "Return one list of harness.pilot.Reason a row, each with one value and one effect."
+    if len(explained) != rows:
+        raise PilotError(
+            f"reasons() gave {len(explained)} lists for {rows} rows", where="model.py", mend=mend
+        )
+    for reason in (reason for row in explained for reason in row):
+        if not isinstance(reason, Reason):
+            said = f"reasons() gave a {type(reason).__name__}"
+            raise PilotError(said, where="model.py", mend=mend)
+        if not isinstance(reason.value, str | int | float | bool | np.generic | None):
+            said = f"the reason '{reason.feature}' has {str(reason.value)[:40]} for a value"
+            raise PilotError(said, where="model.py", mend=mend)

@@ -56,7 +56,7 @@ def run(settings: Settings, report: Report) -> str:
     report("features", 0.2)
     sizes = []
     for part, file in ((split.train, layout.TRAIN), (split.test, layout.TEST)):
-        frame: ir.Table = nw.to_native(nw.from_native(part).select(**frames.beside(contract), **wanted))
+        frame = compute(part, contract, wanted)
         doubles = engine.as_declared(backend, file.stem, frame)
         engine.write_parquet(backend, doubles, settings.path(file), order_by=[layout.KEY])
         sizes.append(int(backend.read_parquet(settings.path(file)).count().execute()))
@@ -83,6 +83,32 @@ def expressions(file: FeaturesFile) -> dict[str, nw.Expr]:
                 mend="Use letters, digits and underscores.",
             )
     return {name: expression.cast(nw.Float64) for name, expression in found.items()}
+
+
+def compute(records: ir.Table, contract: Contract, wanted: Mapping[str, nw.Expr]) -> ir.Table:
+    """The features on the engine, with key, label and event time beside them.
+
+    Raises:
+        PilotError: A feature cannot be computed; it is named, where the engine only names its own trouble.
+    """
+    frame = nw.from_native(records)
+    try:
+        table: ir.Table = nw.to_native(frame.select(**frames.beside(contract), **wanted))
+        table.limit(1).to_pyarrow()
+    except Exception:
+        for name, expression in wanted.items():
+            try:
+                nw.to_native(frame.select(**{name: expression})).limit(1).to_pyarrow()
+            except Exception as error:
+                said = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise PilotError(
+                    f"the feature '{name}' cannot be computed: {said}",
+                    where="features.py",
+                    mend="A feature is a number, made row by row from the contract's fields; let sources.py "
+                    "turn dates into numbers.",
+                ) from error
+        raise
+    return table
 
 
 def divide(records: ir.Table, contract: Contract, test_share: float) -> Split:

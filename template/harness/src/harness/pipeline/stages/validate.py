@@ -39,4 +39,8 @@ def run(settings: Settings, report: Report) -> str:
             where=str(layout.QUALITY),
             mend=f"{layout.QUARANTINE} has the rows: mend the source, sources.py or the rule.",
         )
-    return f"{quality.rows - quality.bad:,} records keep the contract, {quality.bad:,} set aside"
+    kept_count = f"{quality.rows - quality.bad:,} records keep the contract"
+    if not quality.bad:
+        return f"{kept_count}, none set aside"
+    broken = ", ".join(f"{rule} {count:,}" for rule, count in quality.rules.items() if count)
+    return f"{kept_count}, {quality.bad:,} set aside in {layout.QUARANTINE} ({broken})"
