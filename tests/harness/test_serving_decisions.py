@@ -444,7 +444,7 @@ def test_an_edited_threshold_decides_nothing_before_it_was_packaged(tiny: Any) -
     (contract,) = tiny.root.glob("src/*/contract.py")
     text = contract.read_text(encoding="utf-8")
     edited = text.replace('above="water", below="skip"', 'above="skip", below="water"')
-    contract.write_text(edited, encoding="utf-8")
+    contract.write_text(edited + "# edited\n", encoding="utf-8")
     for name in [name for name in sys.modules if name.startswith(contract.parent.name)]:
         del sys.modules[name]
     deciding = tiny.service()
