@@ -11,6 +11,12 @@ from harness.pilot import Contract
 from harness.settings import Settings, load_settings
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # Ibis speaks to older versions of both, and a team can do nothing about it.
+    config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning:ibis")
+    config.addinivalue_line("filterwarnings", "ignore:The 'future.infer_string' option")
+
+
 @pytest.fixture(scope="session")
 def settings() -> Settings:
     return load_settings(ROOT)

@@ -129,9 +129,12 @@ class Contract:
 
     Attributes:
         key: The field that identifies a record; unique in the data.
-        entity: The field that identifies whom the decision is about; rollout buckets hang on it.
-        event_time: The date field that says when the decision is due.
-        label: The column with the outcome. It is in the data and never in a request.
+        entity: The field that identifies whom the decision is about; rollout buckets hang on it. It may be the
+            key itself where every record stands alone.
+        event_time: The date field that says when the decision is due; the data is divided by it. Where the
+            true date is missing, any date that grows with the records will do.
+        label: The column with the outcome: true or false for a Choice, a number for an Amount, null while
+            it is not known. It is in the data and never in a request.
         label_arrives_after_days: Days after ``event_time`` before which no outcome can be known.
         decision: What is decided, and how a score becomes it.
         fields: Every value of the request, key, entity and event time included.
