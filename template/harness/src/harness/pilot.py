@@ -129,8 +129,8 @@ class Contract:
 
     Attributes:
         key: The field that identifies a record; unique in the data.
-        entity: The field that identifies whom the decision is about; rollout buckets hang on it. It may be the
-            key itself where every record stands alone.
+        entity: The field that identifies whom the decision is about; rollout buckets hang on it. It may be
+            the key itself where every record stands alone.
         event_time: The date field that says when the decision is due; the data is divided by it. Where the
             true date is missing, any date that grows with the records will do.
         label: The column with the outcome: true or false for a Choice, a number for an Amount, null while
