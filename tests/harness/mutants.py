@@ -295,8 +295,8 @@ MUTANTS = (
     Mutant(
         "no decision is told to be of the sandbox",
         SERVICE,
-        'sandbox=permission.stage in ("sandbox", "unknown")',
-        "sandbox=False",
+        'return self._last_known_stage == "sandbox"',
+        "return False",
         DECISIONS,
         "not_real or nothing_real",
     ),
@@ -336,7 +336,7 @@ MUTANTS = (
     Mutant(
         "any score will do",
         SCORER,
-        "if not math.isfinite(score) or not self._decision.valid(score):",
+        "if not math.isfinite(score) or not self.decision.valid(score):",
         "if False:",
         DECISIONS,
         "no_valid_score",

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from records import ROOT
+from standard_records import ROOT
 
 from harness import pilot
 from harness.pilot import Contract

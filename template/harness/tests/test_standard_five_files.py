@@ -13,7 +13,7 @@ import polars as pl
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from records import accepted
+from standard_records import accepted
 
 from harness import pilot
 from harness.pilot import Amount, Choice, Contract

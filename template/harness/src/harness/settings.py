@@ -96,12 +96,16 @@ class Serving(Section):
         host: The address to listen on; the sandbox accepts the loopback only.
         port: The TCP port to listen on; 0 lets the system choose.
         reasons: How many reasons a decision carries.
+        budget_ms: Milliseconds that a caller waits for the model before the fallback decides.
+        in_flight: How many model calls may be under way at once.
         models: Where packaged models are kept, one folder a digest.
     """
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     reasons: int = Field(default=3, ge=0, le=20)
+    budget_ms: int = Field(default=1_000, ge=1, le=60_000)
+    in_flight: int = Field(default=8, ge=1, le=32)
     models: Path = Path("var/models")
 
 

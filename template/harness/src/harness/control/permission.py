@@ -44,6 +44,8 @@ class Why(StrEnum):
     REAL_DATA_IN_SANDBOX = "real_data_in_sandbox"
     MODEL_UNAVAILABLE = "model_unavailable"
     MODEL_FAILED = "model_failed"
+    MODEL_BUSY = "model_busy"
+    MODEL_TOO_SLOW = "model_too_slow"
     SCORE_INVALID = "score_invalid"
     MODEL_REPLACED = "model_replaced"
 

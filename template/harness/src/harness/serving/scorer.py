@@ -111,7 +111,9 @@ def load_scorer(models: Path, digest: str, reasons: int) -> Scorer:
         return Scorer(models / digest, digest, reasons)
     except PilotError:
         raise
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise PilotError(
             f"the packaged model cannot be loaded: {type(error).__name__}: {error}",
             where=str(models / digest),

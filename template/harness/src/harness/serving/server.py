@@ -31,6 +31,8 @@ def build_service(settings: Settings) -> Service:
         store=DecisionStore(settings.sqlite_url(settings.store.url)),
         models=settings.path(settings.serving.models),
         reasons=settings.serving.reasons,
+        in_flight=settings.serving.in_flight,
+        budget_s=settings.serving.budget_ms / 1000,
     )
 
 

@@ -15,6 +15,7 @@ from harness.control import Arm, Control, Permission, Why
 from harness.errors import PilotError
 from harness.pilot import Choice, Contract, FallbackFile, Reason
 from harness.serving.scorer import ScoreInvalid, Scorer, load_scorer, plain
+from harness.serving.workers import Busy, TooSlow, Workers
 from harness.store import Decision, DecisionStore
 from harness.store.decisions import now
 
@@ -52,6 +53,8 @@ class Service:
         store: DecisionStore,
         models: Path,
         reasons: int,
+        in_flight: int,
+        budget_s: float,
     ) -> None:
         self.contract = contract
         self.control = control
@@ -59,6 +62,7 @@ class Service:
         self._fallback = fallback
         self._models = models
         self._reasons = reasons
+        self._workers = Workers(in_flight, budget_s)
         self._loaded: dict[str, Scorer] = {}
         self._failed: dict[str, tuple[float, PilotError]] = {}
         self._loading = threading.Lock()
@@ -131,11 +135,20 @@ class Service:
         if permission.stage == "sandbox" and scorer.manifest.origin == "real":
             return self._by_fallback(record, permission, Why.REAL_DATA_IN_SANDBOX)
         try:
-            scored = scorer.score(record)
+            scored = self._workers.call(lambda: scorer.score(record))
+        except Busy:
+            return self._by_fallback(record, permission, Why.MODEL_BUSY)
+        except TooSlow:
+            log.error("the model took longer than its budget")
+            return self._by_fallback(record, permission, Why.MODEL_TOO_SLOW)
         except ScoreInvalid:
             log.exception("the model gave no valid score")
             return self._by_fallback(record, permission, Why.SCORE_INVALID)
-        except (Exception, SystemExit):  # a library that calls sys.exit() must not end the service
+        except KeyboardInterrupt:
+            raise
+        except (
+            BaseException
+        ):  # sys.exit() in a library, or a native library's panic, must not end the service
             log.exception("the model failed")
             return self._by_fallback(record, permission, Why.MODEL_FAILED)
         # Scoring takes time in which somebody may have stopped the model; what is in force now counts.
@@ -157,7 +170,9 @@ class Service:
             answer = self._fallback.decide(record)
             decision = self._allowed(answer.decision)
             reasons = tuple(plain(reason) for reason in answer.reasons)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             log.exception("the fallback failed")
             raise FallbackFailed(type(error).__name__) from error
         return _Outcome(permission, why, decision, reasons)

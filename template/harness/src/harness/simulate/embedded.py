@@ -65,7 +65,7 @@ def server(folder: Path) -> Iterator[str]:
         with _here:
             _users[place] = _users.get(place, 0) + 1
             running = _started(library, place)
-        yield _ready(running, folder)
+        yield _ready(library, place, running, folder)
     finally:
         _left(library, place, running)
 
@@ -123,7 +123,7 @@ def _started(library: Any, place: Path) -> PostgresServer:
     return running
 
 
-def _ready(running: PostgresServer, folder: Path) -> str:
+def _ready(library: Any, place: Path, running: PostgresServer, folder: Path) -> str:
     url: str = running.get_uri()
     end = time.monotonic() + _READY_WITHIN_S
     while True:
@@ -134,6 +134,11 @@ def _ready(running: PostgresServer, folder: Path) -> str:
             if time.monotonic() > end:
                 raise _not_started(folder, str(error).strip().splitlines()[0]) from error
             time.sleep(0.1)
+            # What was found running may have been killed a moment ago, and be gone by now.
+            if not _postmaster_lives(place):
+                with _here:
+                    running = _started(library, place)
+                url = running.get_uri()
 
 
 def _left(library: Any, place: Path, running: PostgresServer | None) -> None:
@@ -176,6 +181,14 @@ def _forget_the_dead(place: Path) -> None:
             _await_orphans(place)
             Path(lines[4].strip() or place, f".s.PGSQL.{lines[3].strip()}.lock").unlink(missing_ok=True)
             postmaster.unlink()
+
+
+def _postmaster_lives(place: Path) -> bool:
+    try:
+        number = int((place / "postmaster.pid").read_text().split("\n", 1)[0])
+        return _is_postgres(psutil.Process(number))
+    except (OSError, ValueError, psutil.Error):
+        return False
 
 
 def _is_postgres(process: psutil.Process | None) -> bool:
