@@ -53,6 +53,7 @@ def test_a_hung_model_leaves_the_fallback_and_the_stop_alone(
 ) -> None:
     digest = tiny.offered()
     deciding = tiny.service()
+    assert deciding.decide(tiny.parsed()).served_by == "model"
     deciding._workers = Workers(4, 0.2)
     gate = threading.Event()
     model = tiny.model_file(digest)
@@ -82,6 +83,7 @@ def test_a_native_panic_is_a_failure_of_the_model_and_not_of_the_service(
 
     digest = tiny.offered()
     deciding = tiny.service()
+    assert deciding.decide(tiny.parsed()).served_by == "model"
     monkeypatch.setattr(tiny.model_file(digest), "predict", panicking)
     made = deciding.decide(tiny.parsed())
     assert (made.served_by, made.why) == ("fallback", "model_failed")

@@ -29,7 +29,7 @@ class Copy:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        # Whatever leads to the pilot that is in use, by environment or by pilot.toml, leads into the copy here.
+        # What leads to the pilot in use, by environment or by pilot.toml, leads into the copy here.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PILOT_")}
         self.environment = inherited | {
             "PYTHONPATH": os.pathsep.join([str(root / "src"), str(root / "harness" / "src")]),
