@@ -22,8 +22,10 @@ from harness.data.origin import MANIFEST, origin
 from harness.errors import CheckFailed, PilotError
 from harness.pilot import Table, load_contract
 from harness.pipeline import frames, layout, stages
+from harness.pipeline.manifest import keep
 from harness.pipeline.params import load_params
 from harness.pipeline.stages import features
+from harness.serving.proof import prove
 from harness.settings import Settings, load_settings
 from harness.simulate import Manifest, Parameters, fingerprint
 
@@ -444,3 +446,50 @@ def test_reasons_that_nobody_could_read_stop_the_evaluation(
     with pytest.raises(PilotError, match=said) as caught:
         run(load_settings(pilot_folder), *BEFORE_PUBLISHING)
     assert caught.value.where == "model.py"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (f"from {PACKAGE}.contract import contract", "by name"),
+        (f"import {PACKAGE}.contract", "by name"),
+        ("from .sources import tables", "not packaged"),
+        ("from . import sources", "not packaged"),
+    ],
+)
+def test_an_import_that_would_leave_the_package_is_refused(pilot_folder: Path, line: str, said: str) -> None:
+    file = pilot_folder / "src" / PACKAGE / "features.py"
+    file.write_text(f"{line}\n{file.read_text()}", encoding="utf-8")
+    with pytest.raises(PilotError, match=said) as caught:
+        run(load_settings(pilot_folder), *BEFORE_PUBLISHING)
+    assert caught.value.where == f"{PACKAGE}/features.py line 1"
+
+
+def test_hidden_files_are_not_packaged(pilot_folder: Path) -> None:
+    (pilot_folder / "src" / PACKAGE / ".env").write_text("PASSWORD=1", encoding="utf-8")
+    settings = load_settings(pilot_folder)
+    run(settings, *BEFORE_PUBLISHING)
+    assert not list(settings.path(layout.PACKAGE).rglob(".*"))
+
+
+def test_the_packaged_model_must_score_in_serving_as_it_did_in_the_pipeline(pilot_folder: Path) -> None:
+    settings = load_settings(pilot_folder)
+    run(settings, *BEFORE_PUBLISHING)
+    manifest = keep(settings.path(layout.PACKAGE), settings.path(settings.serving.models))
+    prove(settings, manifest)
+    features = settings.path(layout.TEST)
+    pl.read_parquet(features).with_columns(heat=pl.col("heat") + 1).write_parquet(features)
+    with pytest.raises(CheckFailed, match="in serving and"):
+        prove(settings, manifest)
+
+
+def test_a_model_that_depends_on_the_moment_is_refused(pilot_folder: Path) -> None:
+    file = pilot_folder / "src" / PACKAGE / "model.py"
+    text = file.read_text(encoding="utf-8")
+    moved = text.replace('model["start"], 0', 'model["start"] + time.monotonic() % 7, 0')
+    file.write_text(f"import time\n{moved}", encoding="utf-8")
+    settings = load_settings(pilot_folder)
+    run(settings, *BEFORE_PUBLISHING)
+    manifest = keep(settings.path(layout.PACKAGE), settings.path(settings.serving.models))
+    with pytest.raises(CheckFailed, match="no time, chance, file or work tree"):
+        prove(settings, manifest)

@@ -32,11 +32,13 @@ def run(
     from harness.control import offer
     from harness.pipeline import layout, stages
     from harness.pipeline.manifest import keep
+    from harness.serving.proof import prove
 
     settings = context.settings()
     check_git(settings.root)
     ran = reproduce(settings.root, force=force)
     manifest = keep(settings.path(layout.PACKAGE), settings.path(settings.serving.models))
+    prove(settings, manifest)
     outcome: dict[str, Any] = {
         "model": manifest.digest,
         "origin": manifest.origin,

@@ -7,6 +7,7 @@ package names the digest and gets exactly those bytes or an error; nothing is un
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import shutil
@@ -69,8 +70,9 @@ def build_package(settings: Settings) -> Manifest:
         settings.path("src", settings.pilot.package),
         folder / CODE,
         # Sources are ingest's: a service that cannot reach them must still start.
-        ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "sources.py"),
+        ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "sources.py", ".*"),
     )
+    _check_imports(folder / CODE, settings.pilot.package)
     found = json.loads(settings.path(layout.ORIGIN).read_text(encoding="utf-8"))
     columns = pl.read_parquet_schema(settings.path(layout.TRAIN))
     manifest = Manifest(
@@ -176,6 +178,41 @@ def keep(package: Path, models: Path) -> Manifest:
 def _ordinary(path: Path) -> bool:
     # A linked folder is not searched for files, and Python prefers a folder `x/` to the file `x.py`.
     return not path.is_symlink() and (path.is_file() or path.is_dir())
+
+
+def _check_imports(code: Path, package: str) -> None:
+    # An absolute import of the own package would reach past the packaged code into the work tree.
+    for file in sorted(code.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            where = f"{package}/{file.relative_to(code)} line {getattr(node, 'lineno', 0)}"
+            if any(name.partition(".")[0] == package for name in _imported(node)):
+                raise PilotError(
+                    "it imports its own package by name, and would read the work tree instead",
+                    where=where,
+                    mend="Import relatively: from .contract import ...",
+                )
+            if (
+                isinstance(node, ast.ImportFrom)
+                and node.level
+                and "sources"
+                in {
+                    (node.module or "").partition(".")[0],
+                    *(alias.name for alias in node.names if not node.module),
+                }
+            ):
+                raise PilotError(
+                    "it imports from sources.py, which is not packaged",
+                    where=where,
+                    mend="Move what both need into a file of its own.",
+                )
+
+
+def _imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.level == 0:
+        return [node.module or ""]
+    return []
 
 
 def _hashes(folder: Path) -> dict[str, str]:

@@ -99,7 +99,7 @@ def publish(settings: Settings, run: Run) -> int:
         client.set_registered_model_alias(settings.experiment, CHALLENGER, str(registered))
     except (MlflowException, OSError) as error:
         raise PilotError(
-            f"MLflow does not take the run: {str(error).splitlines()[0]}",
+            f"MLflow does not take the run: {without_password(str(error).splitlines()[0])}",
             where=f"[tracking] uri ({without_password(uri)})",
             mend="Correct the address or bring the server back, then run again; the package is kept.",
         ) from error
