@@ -75,7 +75,7 @@ def check_stage(settings: Settings, control: Control, host: str) -> None:
             raise PilotError(
                 f"the sandbox listens on the loopback only, not on {host}",
                 where="pilot.toml [serving] host",
-                mend='Use "127.0.0.1"; `pilot promote` leads out of the sandbox.',
+                mend='Use "127.0.0.1".',
             )
     elif control.folder.resolve().is_relative_to(settings.root):
         raise PilotError(
