@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from harness import __version__
+from harness import __version__, interruption
 from harness.cli import context, control, decide, demo, run, serve, simulate
 from harness.errors import PilotError, unforeseen
+from harness.settings import find_root
 
 app = typer.Typer(
     name="pilot",
@@ -52,8 +53,19 @@ def options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command and end the process: 0 ok, 1 a check failed, 2 wrong use, 3 inconclusive."""
+    """Run the command and end the process.
+
+    Exit codes: 0 ok, 1 a check failed, 2 wrong use, 3 inconclusive, 130 interrupted.
+    """
+    interruption.end_cleanly()
     sys.exit(_run(arguments))
+
+
+def _root() -> Path:
+    try:
+        return (context.root() or find_root(Path.cwd())).resolve()
+    except PilotError:
+        return Path.cwd()
 
 
 def _run(arguments: list[str] | None) -> int:
@@ -66,7 +78,7 @@ def _run(arguments: list[str] | None) -> int:
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("pilot: interrupted", err=True)
-        return 130
+        return interruption.EXIT_CODE
     except UsageProblem as error:
         typer.echo(f"pilot: {error.format_message()} (`pilot --help` says what there is)", err=True)
         return 2
@@ -77,7 +89,7 @@ def _run(arguments: list[str] | None) -> int:
     except Exception as error:
         if context.debug():
             traceback.print_exc()
-        told = unforeseen(error, context.root() or Path.cwd())
+        told = unforeseen(error, _root())
         typer.echo(f"pilot: {told}", err=True)
         return told.exit_code
     return code if isinstance(code, int) else 0
