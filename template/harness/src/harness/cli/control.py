@@ -6,13 +6,16 @@ import contextlib
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.cli import context
 from harness.errors import CheckFailed, PilotError
 from harness.settings import FILE, Control, Settings, find_root
+
+if TYPE_CHECKING:
+    from harness.control import Slot
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +37,7 @@ def kill(
     from harness import control
 
     folder = control_folder()
-    state = control.kill(folder, reason=_said(reason))
+    stop = control.kill(folder, reason=_said(reason))
     found = control.Control(folder).permission("any")
     if found.arm is not control.Arm.FALLBACK:
         raise PilotError(
@@ -42,9 +45,16 @@ def kill(
             where=str(folder),
             mend=f"Create the file {folder / control.SENTINEL}, and `pilot status` again.",
         )
-    revision = None if state is None else state.rev
+    revision = None if stop.state is None else stop.state.rev
+    if stop.missing:
+        # On stderr and beside the exit code 0: the stop holds, and somebody has to look after the disk.
+        context.warn(
+            f"{folder}: the model is stopped, and this could not be written: {'; '.join(stop.missing)}. "
+            "Do not delete KILL: it may be the only stop. Mend that and `pilot kill` again."
+        )
     if as_json:
-        context.say_json({"stopped": True, "revision": revision, "folder": str(folder)})
+        written = {"stopped": True, "revision": revision, "folder": str(folder)}
+        context.say_json({**written, "not_written": list(stop.missing)})
         return
     at = "" if revision is None else f" (revision {revision})"
     context.say(f"STOPPED{at}. Every request that starts from now on is decided by the fallback.")
@@ -81,6 +91,8 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSO
         slot = found[role]
         if slot:
             context.say(f"  {role}: model {slot['digest'][:12]}, {slot['pct']}% of entities")
+            if slot["problem"]:
+                context.say(f"    NOT USABLE, the fallback decides: {slot['problem']}")
     context.say(f"  service: {found['service']}")
     total = sum(entry["count"] for entry in found["decisions"])
     context.say(f"  decisions on record: {total:,}")
@@ -167,8 +179,8 @@ def describe(settings: Settings) -> dict[str, Any]:
             found |= {
                 "stage": state.stage,
                 "revision": state.rev,
-                "champion": state.champion.model_dump() if state.champion else None,
-                "challenger": state.challenger.model_dump() if state.challenger else None,
+                "champion": _slot(settings, state.champion),
+                "challenger": _slot(settings, state.challenger),
                 "stopped": stopped,
                 "detail": verb if state.latched or not stopped else "the KILL file is there",
             }
@@ -183,6 +195,20 @@ def describe(settings: Settings) -> dict[str, Any]:
         store.close()
     found["service"] = _service(settings)
     return found
+
+
+def _slot(settings: Settings, slot: Slot | None) -> dict[str, Any] | None:
+    """A model that the state names, and what is wrong with its package, if anything is."""
+    from harness.pipeline.manifest import verify
+
+    if slot is None:
+        return None
+    problem = None
+    try:
+        verify(settings.path(settings.serving.models, slot.digest), slot.digest)
+    except PilotError as error:
+        problem = str(error)
+    return {**slot.model_dump(), "problem": problem}
 
 
 def _service(settings: Settings) -> str:

@@ -77,8 +77,7 @@ def _run(arguments: list[str] | None) -> int:
         typer.echo(f"pilot: {error}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("pilot: interrupted", err=True)
-        return interruption.EXIT_CODE
+        code = interruption.EXIT_CODE
     except UsageProblem as error:
         typer.echo(f"pilot: {error.format_message()} (`pilot --help` says what there is)", err=True)
         return 2
@@ -92,4 +91,6 @@ def _run(arguments: list[str] | None) -> int:
         told = unforeseen(error, _root())
         typer.echo(f"pilot: {told}", err=True)
         return told.exit_code
+    if code == interruption.EXIT_CODE:  # Typer makes a code of Ctrl-C, and says nothing
+        typer.echo("pilot: interrupted; run it again, what was finished is kept", err=True)
     return code if isinstance(code, int) else 0

@@ -3,7 +3,7 @@
 The request path asks ``Control.permission``; people act through ``kill``, ``arm`` and ``offer``.
 """
 
-from harness.control.actions import arm, kill, offer
+from harness.control.actions import Stop, arm, kill, offer
 from harness.control.audit import read_audit
 from harness.control.permission import Arm, Control, Permission, Why
 from harness.control.state import SENTINEL, STAGES, Slot, Stage, State, StateUnreadable, read_state
@@ -18,6 +18,7 @@ __all__ = [
     "Stage",
     "State",
     "StateUnreadable",
+    "Stop",
     "Why",
     "arm",
     "kill",

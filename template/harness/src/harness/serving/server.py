@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import logging
+import signal
 import socket
 
 import uvicorn
@@ -35,7 +36,7 @@ def build_service(settings: Settings) -> Service:
 
 
 def serve(settings: Settings, *, host: str, port: int) -> None:
-    """Listen until the process is told to end.
+    """Listen until the process is told to end, by Ctrl-C or SIGTERM; both are how a service ends well.
 
     Raises:
         PilotError: The address is not allowed in the stage, or is in use.
@@ -51,6 +52,9 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
     logging.getLogger("harness.serving").info("listening on http://%s:%s", host, address[1])
     app = create_app(service, name=settings.pilot.name)
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+    # uvicorn answers what is under way, and then raises the signal again for whoever handled it before.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: None)
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:
