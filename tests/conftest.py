@@ -48,7 +48,7 @@ def checks() -> Any:
     return environment.get_template("questions/checks.jinja").module
 
 
-# What tests/pilot found that a pilot says to each mistake: `pytest tests/pilot --mistakes-table FILE` writes it.
+# What a pilot says to each mistake: `pytest tests/pilot --mistakes-table FILE` writes what the tests saw.
 SAID: pytest.StashKey[dict[str, tuple[str, int]]] = pytest.StashKey()
 TITLES: pytest.StashKey[dict[str, Path]] = pytest.StashKey()
 

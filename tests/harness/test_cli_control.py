@@ -170,7 +170,7 @@ def test_status_tells_what_is_in_force(tiny: Any, run: Run) -> None:
     tiny.service().decide(tiny.parsed())
     found = json.loads(run("status", "--json")[1])
     assert (found["stage"], found["revision"], found["stopped"]) == ("sandbox", 1, False)
-    assert found["challenger"] == {"digest": digest, "pct": 100}
+    assert found["challenger"] == {"digest": digest, "pct": 100, "problem": None}
     assert found["decisions"] == [{"served_by": "model", "why": "assigned", "count": 1}]
     assert "decisions on record: 1" in run("status")[1]
     (tiny.control / SENTINEL).touch()
@@ -185,6 +185,7 @@ def test_every_report_is_json_on_request(tiny: Any, run: Run) -> None:
         "stopped": True,
         "revision": 2,
         "folder": str(tiny.control),
+        "not_written": [],
     }
     assert json.loads(run("status", "--json")[1])["stopped"] is True
     assert json.loads(run("arm", "--reason", "go", "--json")[1]) == {

@@ -391,7 +391,7 @@ def test_revisions_grow_by_one(put: Put, folder: Path) -> None:
     seen = [1]
     for number in range(5):
         for state in (
-            kill(folder, reason="off"),
+            kill(folder, reason="off").state,
             arm(folder, reason="on"),
             offer(folder, digest=f"{number:x}" * 64, flag_key="fields", reason="new"),
         ):

@@ -111,7 +111,7 @@ MISTAKES = (
     Mistake(
         "features.py imports a file that there is not",
         FEATURES,
-        ("late_payment/features.py: it imports late_payment.agreement", "correct the import"),
+        ("late_payment/features.py: it imports 'late_payment.agreement'", "correct the import"),
         edited("features.py", "from .contract import", "from .agreement import"),
         trained=True,
     ),

@@ -24,12 +24,14 @@ MISTAKES = (
     asked("a verb that there is not", ("rnu",), "rnu", "`pilot --help`"),
     asked("an option that there is not", ("run", "--fast"), "--fast", "`pilot --help`"),
     asked("an option without its value", ("serve", "--port"), "--port", "`pilot --help`"),
-    asked("a port that is no number", ("serve", "--port", "http"), "--port", "http", "`pilot --help`"),
-    asked("a port out of range", ("serve", "--port", "70000"), "--port", "70000", "`pilot --help`"),
+    asked(
+        "a port that is no number", ("serve", "--port", "http"), "--port", "valid integer", "`pilot --help`"
+    ),
+    asked("a port out of range", ("serve", "--port", "70000"), "--port", "65535", "`pilot --help`"),
     asked("a stop without a reason", ("kill",), "--reason", "`pilot --help`"),
     asked("a stop with an empty reason", ("kill", "--reason", " "), "--reason: a reason is needed", "Say"),
     asked("an arming when nothing is stopped", ("arm", "--reason", "x"), "there is no control state", "Run"),
-    asked("no rows", ("simulate", "--rows", "0"), "--rows", "0", "`pilot --help`"),
+    asked("no rows", ("simulate", "--rows", "0"), "--rows", "equal to 1", "`pilot --help`"),
     asked(
         "a share that is no number", ("simulate", "--missing", "few"), "--missing: 'few' is no share", "Write"
     ),

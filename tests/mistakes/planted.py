@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +16,15 @@ import pytest
 
 PACKAGE = "late_payment"
 IDENTITY = ["-c", "user.name=test", "-c", "user.email=test@example.invalid", "-c", "commit.gpgsign=false"]
-NOBODY = 65534
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
+
+
+def limited() -> None:
+    """In a child of root: give up the right to pass over permissions, and keep the account."""
+    if os.getuid() == 0:
+        library = ctypes.CDLL(None)
+        for right in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+            library.prctl(PR_CAPBSET_DROP, right, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -62,10 +72,9 @@ class Pilot:
             return [sys.executable, "-m", "harness.pipeline", *arguments[1:]]
         return [sys.executable, "-m", "harness.cli", "--root", str(self.root), *arguments]
 
-    def options(self, more: Mapping[str, str] | None = None, *, nobody: bool = False) -> dict[str, Any]:
+    def options(self, more: Mapping[str, str] | None = None) -> dict[str, Any]:
         """What every process of this pilot gets."""
-        rights = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if nobody and not os.getuid() else {}
-        return {"cwd": self.root, "env": {**self.environment, **(more or {})}, **rights}
+        return {"cwd": self.root, "env": {**self.environment, **(more or {})}}
 
     def run(
         self,
@@ -78,8 +87,8 @@ class Pilot:
         """Run a command to its end."""
         done = subprocess.run(
             self.command(*arguments),
-            **self.options(more, nobody=nobody),
-            preexec_fn=limit,
+            **self.options(more),
+            preexec_fn=limited if nobody else limit,
             input=said,
             capture_output=True,
             text=True,
@@ -87,6 +96,10 @@ class Pilot:
             check=False,
         )
         return Ended(done.returncode, done.stdout, done.stderr)
+
+    def read(self, name: str) -> Any:
+        """A JSON file that a run has written."""
+        return json.loads((self.root / name).read_text(encoding="utf-8"))
 
     def works(self, *arguments: str, more: Mapping[str, str] | None = None) -> Ended:
         """Run a command that must succeed."""
@@ -115,7 +128,16 @@ class Pilot:
     def written(self) -> dict[str, tuple[int, int]]:
         """What runs have written: size and time of each file that a half-done command could spoil."""
         found = {}
-        for place in ("data", "evidence", "var/control", "var/models", "var/sources", "dvc.lock"):
+        for place in (
+            "data/features",
+            "data/model",
+            "data/package",
+            "evidence",
+            "var/control",
+            "var/models",
+            "var/sources",
+            "dvc.lock",
+        ):
             folder = self.root / place
             for path in [folder, *folder.rglob("*")]:
                 if path.is_file() and "-postgres" not in str(path) and path.name != "lock":

@@ -74,24 +74,28 @@ MISTAKES = (
         INGEST,
         ("[sources.erp] url: not a database URL", "Write postgresql://"),
         more=url("the database in the cellar"),
+        trained=True,
     ),
     Mistake(
         "an address of another kind of database",
         INGEST,
         ("[sources.erp] url: not a database URL", "Write postgresql://"),
         more=url("mariner://host/database"),
+        trained=True,
     ),
     Mistake(
         "a host that there is not",
         INGEST,
         ("[sources.erp] url (postgresql://reader:***@nowhere.invalid/erp)", "does not answer", "Check"),
         more=url("postgresql://reader:secret@nowhere.invalid/erp"),
+        trained=True,
     ),
     Mistake(
         "a port where no database listens",
         INGEST,
         ("[sources.erp] url (postgresql://127.0.0.1:1/erp)", "does not answer", "refused", "Check"),
         more=url("postgresql://127.0.0.1:1/erp"),
+        trained=True,
     ),
     Mistake(
         "data that breaks the contract too often",

@@ -7,13 +7,15 @@ from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
 
-HEAD = """# Mistakes, and what is said to them
+HEAD = """\
+# Mistakes, and what is said to them
 
-What somebody did, the one line on stderr, and the exit code: 0 ok, 1 a check said no, 2 something to mend, 3 too little to
-say, 130 interrupted. `pilot --debug VERB` shows the traceback as well. `PILOT` stands for the pilot's folder.
+What somebody did, the one line on stderr, and the exit code: 0 ok, 1 a check said no, 2 something to mend,
+3 too little to say, 130 interrupted. `pilot serve` ends with 0 when it is told to end. `pilot --debug VERB`
+shows the traceback as well. `PILOT` stands for the pilot's folder.
 
-Written by `pytest tests/pilot --mistakes-table docs/reference/mistakes.md`. Each line is from a generated pilot in which the
-mistake was made; the tests then mend it and find that the next command works.
+Written by `pytest tests/pilot --mistakes-table docs/reference/mistakes.md`: each line is from a generated
+pilot in which the mistake was made. The tests then mend it and find that the next command works.
 """
 SECTIONS = {
     "test_mistakes": "Settings, sources, code and commands",

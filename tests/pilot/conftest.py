@@ -19,9 +19,6 @@ ROWS = "600"
 @pytest.fixture(scope="session")
 def rendered_once(tmp_path_factory: pytest.TempPathFactory) -> Pilot:
     folder = tmp_path_factory.mktemp("mistakes")
-    folder.chmod(0o755)
-    folder.parent.chmod(0o755)
-    folder.parent.parent.chmod(0o755)
     pilot = Pilot(render(copy_template(folder / "template"), folder / "pilot"))
     pilot.git("init", "-q", "-b", "main")
     pilot.git("add", "-A")
@@ -40,8 +37,8 @@ def trained_once(rendered_once: Pilot) -> Pilot:
 @pytest.fixture
 def new(rendered_once: Pilot, tmp_path: Path) -> Iterator[Pilot]:
     """A new pilot: nothing simulated, nothing trained."""
-    yield copied(rendered_once, tmp_path / "pilot")
-    shutil.rmtree(tmp_path / "pilot", ignore_errors=True)
+    yield copied(rendered_once, tmp_path / "new")
+    shutil.rmtree(tmp_path / "new", ignore_errors=True)
 
 
 @pytest.fixture
@@ -54,8 +51,6 @@ def trained(trained_once: Pilot, tmp_path: Path) -> Iterator[Pilot]:
 def copied(pilot: Pilot, folder: Path) -> Pilot:
     """A copy that keeps owners, which PostgreSQL looks at."""
     subprocess.run(["cp", "-a", str(pilot.root), str(folder)], check=True)
-    for above in (folder.parent, folder.parent.parent, folder.parent.parent.parent):
-        above.chmod(0o755)  # for an account without rights
     tracked = folder / "var" / "mlflow" / "mlflow.db"
     if tracked.exists():
         with sqlite3.connect(tracked) as connection:

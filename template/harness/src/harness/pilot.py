@@ -374,23 +374,17 @@ def _load(package: str, role: str) -> ModuleType:
                 where=where,
                 mend="Run `make setup` if the package was not installed, or restore the file (git checkout).",
             ) from error
+        mend = "Add it to the dependencies in pyproject.toml and run `make setup`."
         if (error.name or "").startswith(f"{package}."):
-            raise PilotError(
-                f"it imports {error.name}, and there is no such file",
-                where=where,
-                mend="Restore the file (git checkout), or correct the import.",
-            ) from error
+            mend = "There is no such file: restore it (git checkout), or correct the import."
         raise PilotError(
-            f"it imports '{error.name}', which is not installed",
-            where=where,
-            mend="Add it to the dependencies in pyproject.toml and run `make setup`.",
+            f"it imports '{error.name}', which is not installed", where=where, mend=mend
         ) from error
     except SyntaxError as error:
         # It may stand in another file that this one imports.
         file = f"{package}/{Path(error.filename).name}" if error.filename else where
-        raise PilotError(
-            f"line {error.lineno} is not valid Python: {error.msg}", where=file, mend="Correct it."
-        ) from error
+        what = f"line {error.lineno} is not valid Python: {error.msg}"
+        raise PilotError(what, where=file, mend="Correct it.") from error
     missing = _missing(vars(module), ROLES[role])
     if missing:
         raise PilotError(

@@ -272,7 +272,10 @@ def _explain(error: ErrorDetails) -> PilotError:
                 where=where,
                 mend=f'Remove it, or write kind = "{other}".',
             )
-        near = difflib.get_close_matches(key, _KINDS.get(kind) or _keys(section), n=1)
+        known = _KINDS.get(kind) or _keys(section)
+        near = difflib.get_close_matches(key, known, n=1) or difflib.get_close_matches(
+            key, [name for keys in _KINDS.values() for name in keys] if kind else [], n=1
+        )
         mend = f"Did you mean '{near[0]}'?" if near else "Remove it."
         return PilotError(f"unknown key '{key}'", where=where, mend=mend)
     if error["type"] == "missing":

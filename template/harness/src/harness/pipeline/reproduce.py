@@ -20,12 +20,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from harness import interruption
 from harness.errors import CheckFailed, PilotError
 from harness.interruption import EXIT_CODE
 
 PROTOCOL = Path("var", "run", "stages.jsonl")
 LOCK = Path("var", "run", "lock")
+RWLOCK = Path(".dvc", "tmp", "rwlock")
 VARIABLE = "PILOT_STAGE_PROTOCOL"
 
 
@@ -77,6 +80,7 @@ def reproduce(root: Path, *, force: bool, lock: int, debug: bool = False) -> lis
     protocol = root / PROTOCOL
     protocol.parent.mkdir(parents=True, exist_ok=True)
     protocol.unlink(missing_ok=True)
+    forget_the_dead(root)
     environment = os.environ | {
         # The stages say `python`; it has to be this one.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
@@ -94,6 +98,41 @@ def reproduce(root: Path, *, force: bool, lock: int, debug: bool = False) -> lis
     if code == 0:
         return [entry["stage"] for entry in entries]
     raise _stopped(entries, code)
+
+
+def forget_the_dead(root: Path) -> None:
+    """Take DVC's list of who reads and writes away when nobody on it lives.
+
+    DVC looks at the process's number only: a zombie, as in a container without an init, or another program that
+    has got the number since, would hold the pilot for good. So would a list that a full disk cut short.
+    """
+    file = root / RWLOCK
+    try:
+        modes = json.loads(file.read_text(encoding="utf-8")).values()
+        entries = [entry for mode in modes for entry in mode.values()]
+        numbers = {
+            int(one["pid"])
+            for entry in entries
+            for one in (entry if isinstance(entry, list) else [entry])
+            if one
+        }
+    except FileNotFoundError:
+        return
+    except (ValueError, TypeError, LookupError, AttributeError):
+        numbers = set()
+    if not any(_is_dvc(number) for number in numbers):
+        file.unlink(missing_ok=True)
+
+
+def _is_dvc(number: int) -> bool:
+    try:
+        process = psutil.Process(number)
+        command = " ".join(process.cmdline())
+        return process.status() != psutil.STATUS_ZOMBIE and (
+            "dvc" in command or "harness.pipeline.reproduce" in command
+        )
+    except psutil.Error:
+        return False
 
 
 def note(entry: dict[str, Any]) -> None:
