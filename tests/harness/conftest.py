@@ -399,13 +399,13 @@ def served(tiny: TinyPilot, environment: dict[str, str]) -> Iterator[Callable[..
     """Start `pilot serve` on a port of the system's choice and wait until it listens."""
     started: list[tuple[subprocess.Popen[str], Any]] = []
 
-    def start(*arguments: str) -> Running:
+    def start(*arguments: str, **more: str) -> Running:
         log = tiny.root / f"service-{len(started)}.log"
         stream = log.open("w")
         process = subprocess.Popen(
             [sys.executable, "-m", "harness.cli", "serve", "--port", "0", *arguments],
             cwd=tiny.root,
-            env=environment,
+            env=environment | more,
             stdout=stream,
             stderr=subprocess.STDOUT,
             text=True,

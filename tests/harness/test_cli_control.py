@@ -78,14 +78,17 @@ def test_an_unknown_verb_or_option_is_wrong_use(run: Run) -> None:
     refused(run("status", "--loud"), 2, "--loud")
 
 
-@pytest.mark.parametrize("verb", ["kill", "arm"])
-def test_a_reason_is_asked_for(tiny: Any, run: Run, verb: str) -> None:
+def test_a_stop_needs_no_reason_and_a_start_does(tiny: Any, run: Run) -> None:
     tiny.offered()
-    refused(run(verb), 2, "--reason")
-    for blank in ("", "   ", "\t\n"):
-        refused(run(verb, "--reason", blank), 2, "a reason is needed")
-    assert why(tiny) == "assigned"
-    assert not (tiny.control / SENTINEL).exists()
+    for blank in ([], ["--reason", ""], ["--reason", "   "]):
+        assert run("kill", *blank)[0] == 0
+        assert (tiny.control / SENTINEL).exists()
+        refused(run("arm"), 2, "--reason")
+        for nothing in ("", "\t\n"):
+            refused(run("arm", "--reason", nothing), 2, "a reason is needed")
+        assert run("arm", "--reason", "checked")[0] == 0
+    reasons = [entry["reason"] for entry in json.loads(run("audit", "--json")[1])]
+    assert reasons.count("(no reason given)") == 3
 
 
 def test_arm_with_nothing_stopped_is_refused(tiny: Any, run: Run) -> None:
@@ -170,7 +173,7 @@ def test_status_tells_what_is_in_force(tiny: Any, run: Run) -> None:
     tiny.service().decide(tiny.parsed())
     found = json.loads(run("status", "--json")[1])
     assert (found["stage"], found["revision"], found["stopped"]) == ("sandbox", 1, False)
-    assert found["challenger"] == {"digest": digest, "pct": 100}
+    assert found["challenger"] == {"digest": digest, "pct": 100, "problem": None}
     assert found["decisions"] == [{"served_by": "model", "why": "assigned", "count": 1}]
     assert "decisions on record: 1" in run("status")[1]
     (tiny.control / SENTINEL).touch()
@@ -185,6 +188,8 @@ def test_every_report_is_json_on_request(tiny: Any, run: Run) -> None:
         "stopped": True,
         "revision": 2,
         "folder": str(tiny.control),
+        "not_written": [],
+        "services": [],
     }
     assert json.loads(run("status", "--json")[1])["stopped"] is True
     assert json.loads(run("arm", "--reason", "go", "--json")[1]) == {
@@ -210,7 +215,11 @@ def test_a_store_out_of_order_is_one_line(tiny: Any, run: Run) -> None:
     file = tiny.root / "var" / "decisions.db"
     file.parent.mkdir()
     file.write_text("no database " * 100)
-    refused(run("status"), 2, "the store cannot be opened")
+    code, out, _ = run("status")
+    assert code == 0
+    assert "NOTHING CAN BE RECORDED" in out
+    assert "the store cannot be opened" in out
+    refused(run("serve", "--port", "0"), 2, "the store cannot be opened")
 
 
 def test_a_service_that_may_not_or_cannot_start_says_so_in_one_line(tiny: Any, run: Run) -> None:

@@ -13,7 +13,20 @@ from typing import Any
 
 import pytest
 
-from harness.control import SENTINEL, Arm, Control, Slot, State, Why, arm, kill, offer, read_audit, read_state
+from harness.control import (
+    SENTINEL,
+    Arm,
+    Control,
+    Slot,
+    State,
+    Stop,
+    Why,
+    arm,
+    kill,
+    offer,
+    read_audit,
+    read_state,
+)
 from harness.control import audit as audit_file
 from harness.control.audit import AUDIT
 from harness.control.state import LOCK, STATE, StateUnreadable
@@ -50,7 +63,7 @@ def test_kill_stops_the_next_request_and_arm_starts_the_one_after(
     put: Put, folder: Path, reader: Control
 ) -> None:
     put(rev=4)
-    assert kill(folder, reason="too dry") == read_state(folder)
+    assert kill(folder, reason="too dry") == Stop(read_state(folder))
     found = reader.permission("plot 1")
     assert (found.arm, found.why, found.revision) == (Arm.FALLBACK, Why.KILLED, 5)
     armed = arm(folder, reason="rain came")
@@ -93,7 +106,7 @@ def test_the_actor_is_the_account_and_not_a_variable(
 
 def test_kill_without_a_state_or_even_a_folder_holds(tmp_path: Path) -> None:
     folder = tmp_path / "not" / "yet"
-    assert kill(folder, reason="early") is None
+    assert kill(folder, reason="early") == Stop(None)
     assert Control(folder).permission("plot 1").why is Why.KILLED
     assert offer(folder, digest=A, flag_key="fields", reason="first model") is not None
     assert Control(folder).permission("plot 1").arm is Arm.FALLBACK
@@ -104,7 +117,10 @@ def test_kill_with_a_damaged_state_holds_and_leaves_the_damage_to_be_looked_at(
     folder: Path, reader: Control, damage: bytes
 ) -> None:
     (folder / STATE).write_bytes(damage)
-    assert kill(folder, reason="damaged") is None
+    stop = kill(folder, reason="damaged")
+    assert stop.state is None
+    (told,) = stop.missing
+    assert told.startswith("the latch in state.json (")
     assert reader.permission("plot 1").why is Why.KILLED
     assert (folder / STATE).read_bytes() == damage
     assert [entry["action"] for entry in read_audit(folder)] == ["kill"]
@@ -115,7 +131,8 @@ def test_kill_while_another_process_holds_the_lock_returns_soon_and_holds(
 ) -> None:
     put()
     started = time.monotonic()
-    kill(folder, reason="cannot wait")
+    (told,) = kill(folder, reason="cannot wait").missing
+    assert told.startswith("the latch in state.json and the line in audit.jsonl (another process")
     assert time.monotonic() - started < 10
     assert reader.permission("plot 1").why is Why.KILLED
 
@@ -123,7 +140,9 @@ def test_kill_while_another_process_holds_the_lock_returns_soon_and_holds(
 def test_kill_with_an_audit_that_cannot_be_written_holds(put: Put, folder: Path, reader: Control) -> None:
     put()
     (folder / AUDIT).mkdir()
-    kill(folder, reason="no audit")
+    stop = kill(folder, reason="no audit")
+    assert stop.missing == ("the line in audit.jsonl (Is a directory)",)
+    assert stop.state == read_state(folder)
     assert reader.permission("plot 1").why is Why.KILLED
     (folder / SENTINEL).unlink()
     assert reader.permission("plot 1").why is Why.LATCHED
@@ -138,7 +157,8 @@ def test_kill_with_a_state_that_cannot_be_replaced_holds_and_claims_no_revision(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("harness.control.actions.write_state", full)
-    assert kill(folder, reason="disk full") is None
+    stop = kill(folder, reason="disk full")
+    assert stop == Stop(None, ("the latch in state.json (No space left on device)",))
     assert reader.permission("plot 1").why is Why.KILLED
     assert reader.permission("plot 1").revision == 1
 
@@ -371,7 +391,7 @@ def test_revisions_grow_by_one(put: Put, folder: Path) -> None:
     seen = [1]
     for number in range(5):
         for state in (
-            kill(folder, reason="off"),
+            kill(folder, reason="off").state,
             arm(folder, reason="on"),
             offer(folder, digest=f"{number:x}" * 64, flag_key="fields", reason="new"),
         ):

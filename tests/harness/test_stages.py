@@ -401,11 +401,9 @@ def test_a_stage_notes_how_it_ended_for_the_one_who_started_dvc(pilot_folder: Pa
     stage(pilot_folder, "validate", PILOT_STAGE_PROTOCOL=str(protocol))
     assert stage(pilot_folder, "features", PILOT_STAGE_PROTOCOL=str(protocol)).returncode == 2
     noted = [json.loads(line) for line in protocol.read_text().splitlines()]
-    assert noted == [
-        {"stage": "ingest", "exit_code": 0},
-        {"stage": "validate", "exit_code": 0},
-        {"stage": "features", "exit_code": 2},
-    ]
+    ended = [(entry["stage"], entry["exit_code"]) for entry in noted]
+    assert ended == [("ingest", 0), ("validate", 0), ("features", 2)]
+    assert noted[-1]["where"] == "params.yaml"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 HARNESS = Path(__file__).resolve().parent
@@ -38,6 +41,51 @@ class Inconclusive(PilotError):
     exit_code = 3
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def full(error: BaseException) -> bool:
+    """Whether a disk had no room left; libraries wrap the operating system's word or only quote it."""
+    return any(
+        (isinstance(each, OSError) and each.errno in FULL)
+        or any(text in str(each) for text in (*map(os.strerror, FULL), "database or disk is full"))
+        for each in _chain(error)
+    )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _of_the_machine(error: Exception, root: Path) -> PilotError | None:
+    """A full disk or a missing right: nobody's code is wrong."""
+    for each in _chain(error):
+        forbidden = isinstance(each, OSError) and each.errno in FORBIDDEN
+        if forbidden or any(text in str(each) for text in ("Permission denied", "readonly database")):
+            file = getattr(each, "filename", None)
+            return PilotError(
+                f"this account may not read or write there ({_first_line(each)})",
+                where=str(file or root),
+                mend="Give it the right, or run as the account that this folder belongs to.",
+            )
+    if full(error):
+        names = [getattr(each, "filename", None) for each in _chain(error)]
+        return PilotError(
+            f"the disk has no room left ({_first_line(error)})",
+            where=str(next(filter(None, names), root)),
+            mend="Free some, and run again.",
+        )
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def unforeseen(error: Exception, root: Path) -> PilotError:
     """An exception that nobody foresaw, told in one line: most often the team's code, by file and line.
 
@@ -45,7 +93,10 @@ def unforeseen(error: Exception, root: Path) -> PilotError:
         error: The exception.
         root: The pilot's folder; what runs below its src/ is the team's.
     """
-    said = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+    outside = _of_the_machine(error, root)
+    if outside is not None:
+        return outside
+    said = f"{type(error).__name__}: {_first_line(error)}"
     frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     for file, line in reversed(frames):
         if file.is_relative_to(root / "src"):

@@ -377,15 +377,17 @@ def _load(package: str, role: str) -> ModuleType:
                 where=where,
                 mend="Run `make setup` if the package was not installed, or restore the file (git checkout).",
             ) from error
+        mend = "Add it to the dependencies in pyproject.toml and run `make setup`."
+        if (error.name or "").startswith(f"{package}."):
+            mend = "There is no such file: restore it (git checkout), or correct the import."
         raise PilotError(
-            f"it imports '{error.name}', which is not installed",
-            where=where,
-            mend="Add it to the dependencies in pyproject.toml and run `make setup`.",
+            f"it imports '{error.name}', which is not installed", where=where, mend=mend
         ) from error
     except SyntaxError as error:
-        raise PilotError(
-            f"line {error.lineno} is not valid Python: {error.msg}", where=where, mend="Correct it."
-        ) from error
+        # It may stand in another file that this one imports.
+        file = f"{package}/{Path(error.filename).name}" if error.filename else where
+        what = f"line {error.lineno} is not valid Python: {error.msg}"
+        raise PilotError(what, where=file, mend="Correct it.") from error
     missing = _missing(vars(module), ROLES[role])
     if missing:
         raise PilotError(

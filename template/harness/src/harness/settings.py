@@ -250,7 +250,9 @@ def load_settings(root: Path | None = None) -> Settings:
         # A variable PILOT_ROOT is not to send the service elsewhere than `pilot kill`.
         return Settings(root=folder, **values).model_copy(update={"root": folder})
     except ValidationError as error:
-        raise _explain(error.errors()[0]) from error
+        # An unknown key first: misspelt, it is missing under its right name as well.
+        found = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+        raise _explain(found[0]) from error
     except SettingsError as error:
         raise PilotError(
             f"a variable cannot be read: {error}",
@@ -261,12 +263,23 @@ def load_settings(root: Path | None = None) -> Settings:
 
 def _explain(error: ErrorDetails) -> PilotError:
     location = [str(part) for part in error["loc"]]
+    kind = ""
     if location[:1] == ["sources"] and len(location) > 3:
-        location.pop(2)  # pydantic adds the tag of the union, which nobody wrote
+        kind = location.pop(2)  # pydantic adds the tag of the union, which nobody wrote
     *section, key = location
     where = f"{FILE} [{'.'.join(section)}]" if section else FILE
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, _keys(section), n=1)
+        other = next((name for name, keys in _KINDS.items() if name != kind and key in keys), "")
+        if kind and other:
+            return PilotError(
+                f"a source of kind \"{kind}\" has no '{key}'",
+                where=where,
+                mend=f'Remove it, or write kind = "{other}".',
+            )
+        known = _KINDS.get(kind) or _keys(section)
+        near = difflib.get_close_matches(key, known, n=1) or difflib.get_close_matches(
+            key, [name for keys in _KINDS.values() for name in keys] if kind else [], n=1
+        )
         mend = f"Did you mean '{near[0]}'?" if near else "Remove it."
         return PilotError(f"unknown key '{key}'", where=where, mend=mend)
     if error["type"] == "missing":
@@ -275,11 +288,14 @@ def _explain(error: ErrorDetails) -> PilotError:
     return PilotError(f"'{key}': {message}", where=where, mend="Correct it here or in the environment.")
 
 
+_KINDS = {"postgres": list(PostgresSource.model_fields), "csv": list(CsvSource.model_fields)}
+
+
 def _keys(section: Iterable[str]) -> list[str]:
     model: Any = Settings
     for name in section:
         field = model.model_fields.get(name) if hasattr(model, "model_fields") else None
         if field is None:
-            return [*PostgresSource.model_fields, *CsvSource.model_fields]
+            return []
         model = field.annotation
     return [name for name in getattr(model, "model_fields", {}) if name != "root"]

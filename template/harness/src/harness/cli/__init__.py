@@ -6,6 +6,10 @@ wait for either.
 
 from __future__ import annotations
 
-from harness.cli.main import main
+from harness import interruption
+
+interruption.no_traceback()
+
+from harness.cli.main import main  # noqa: E402
 
 __all__ = ["main"]

@@ -50,6 +50,11 @@ def say(text: str) -> None:
     typer.echo(text)
 
 
+def warn(text: str) -> None:
+    """One line on stderr, where a program that reads stdout does not stumble over it."""
+    typer.echo(f"pilot: {text}", err=True)
+
+
 def say_json(document: Any) -> None:
     """One JSON document for a program."""
     typer.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str))

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.cli import context
 from harness.errors import CheckFailed, PilotError
 from harness.settings import FILE, Control, Settings, find_root
+
+if TYPE_CHECKING:
+    from harness.control import Slot, Stop
+
+# How long a service may take to say that it has stopped; it reads the files on every request.
+CONFIRM_WITHIN_S = 5.0
 
 
 def register(app: typer.Typer) -> None:
@@ -27,14 +34,53 @@ Reason = Annotated[str, typer.Option(help="Why; it is kept in the audit.")]
 
 
 def kill(
-    reason: Reason,
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the audit. A stop needs none.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
-    """Stop the model: every request that starts from now on is decided by the fallback."""
+    """Stop the model: every request that starts from now on is decided by the fallback.
+
+    Every service of this pilot that runs on this host is asked whether it has stopped; exit 3 when one has
+    not said so.
+    """
     from harness import control
 
-    folder = control_folder()
-    state = control.kill(folder, reason=_said(reason))
+    own = control_folder().resolve()
+    stop = _stopped(own, reason)
+    readers = control.live(context.root() or find_root(Path.cwd()))
+    # Whatever a service's own environment says, it is stopped where it looks.
+    for folder in sorted({reader.folder for reader in readers} - {str(own)}):
+        _stopped(Path(folder), reason)
+    silent = [reader for reader in readers if not _confirms(reader.url)]
+    revision = None if stop.state is None else stop.state.rev
+    if as_json:
+        context.say_json(
+            {
+                "stopped": True,
+                "revision": revision,
+                "folder": str(own),
+                "not_written": list(stop.missing),
+                "services": [{"url": reader.url, "confirmed": reader not in silent} for reader in readers],
+            }
+        )
+    else:
+        at = "" if revision is None else f" (revision {revision})"
+        context.say(f"STOPPED{at}. Every request that starts from now on is decided by the fallback.")
+        told = f"{len(readers) - len(silent)} of {len(readers)} services on this host confirm it."
+        context.say(f"  {told if readers else 'No service of this pilot runs on this host.'}")
+        context.say('  `pilot arm --reason "..."` lets the model decide again.')
+    for reader in silent:
+        context.warn(
+            f"{reader.url}: the service (process {reader.pid}) has not confirmed the stop that is written in "
+            f"{reader.folder}. If it still decides by the model, end it: kill {reader.pid}"
+        )
+    if silent:
+        raise typer.Exit(3)
+
+
+def _stopped(folder: Path, reason: str) -> Stop:
+    from harness import control
+
+    stop = control.kill(folder, reason=reason.strip() or "(no reason given)")
     found = control.Control(folder).permission("any")
     if found.arm is not control.Arm.FALLBACK:
         raise PilotError(
@@ -42,13 +88,33 @@ def kill(
             where=str(folder),
             mend=f"Create the file {folder / control.SENTINEL}, and `pilot status` again.",
         )
-    revision = None if state is None else state.rev
-    if as_json:
-        context.say_json({"stopped": True, "revision": revision, "folder": str(folder)})
-        return
-    at = "" if revision is None else f" (revision {revision})"
-    context.say(f"STOPPED{at}. Every request that starts from now on is decided by the fallback.")
-    context.say('  `pilot arm --reason "..."` lets the model decide again.')
+    if stop.missing:
+        # On stderr and beside the exit code 0: the stop holds, and somebody has to look after the disk.
+        context.warn(
+            f"{folder}: the model is stopped, and this could not be written: {'; '.join(stop.missing)}. "
+            "Do not delete KILL: it may be the only stop. Mend that and `pilot kill` again."
+        )
+    return stop
+
+
+def _confirms(url: str) -> bool:
+    deadline = time.monotonic() + CONFIRM_WITHIN_S
+    while time.monotonic() < deadline:
+        if _health(url).get("stopped") is True:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _health(url: str) -> dict[str, Any]:
+    import httpx
+
+    try:
+        with httpx.Client(trust_env=False, timeout=2) as client:
+            found: dict[str, Any] = client.get(f"{url}/health").raise_for_status().json()
+            return found
+    except (httpx.HTTPError, ValueError):
+        return {}
 
 
 def arm(
@@ -81,7 +147,12 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSO
         slot = found[role]
         if slot:
             context.say(f"  {role}: model {slot['digest'][:12]}, {slot['pct']}% of entities")
+            if slot["problem"]:
+                context.say(f"    NOT USABLE, the fallback decides: {slot['problem']}")
     context.say(f"  service: {found['service']}")
+    if found["store"] != "ok":
+        context.say(f"  NOTHING CAN BE RECORDED, so nothing is decided: {found['store']}")
+        return
     total = sum(entry["count"] for entry in found["decisions"])
     context.say(f"  decisions on record: {total:,}")
     for entry in found["decisions"]:
@@ -144,7 +215,6 @@ def describe(settings: Settings) -> dict[str, Any]:
     """Everything that `pilot status` tells, as plain data."""
     from harness.control import Control as Reader
     from harness.control import StateUnreadable
-    from harness.store import DecisionStore
 
     reader = Reader(settings.path(settings.control.folder))
     found: dict[str, Any] = {
@@ -170,36 +240,55 @@ def describe(settings: Settings) -> dict[str, Any]:
             found |= {
                 "stage": state.stage,
                 "revision": state.rev,
-                "champion": state.champion.model_dump() if state.champion else None,
-                "challenger": state.challenger.model_dump() if state.challenger else None,
+                "champion": _slot(settings, state.champion),
+                "challenger": _slot(settings, state.challenger),
                 "stopped": stopped,
                 "detail": verb if state.latched or not stopped else "the KILL file is there",
             }
-    store = DecisionStore(settings.sqlite_url(settings.store.url))
-    try:
-        found["decisions"] = [
-            {"served_by": served_by, "why": why, "count": count}
-            for (served_by, why), count in sorted(store.counts().items())
-        ]
-        found["last_model_decision"] = store.last_model_decision()
-    finally:
-        store.close()
+    found |= _recorded(settings)
     found["service"] = _service(settings)
     return found
 
 
-def _service(settings: Settings) -> str:
-    import httpx
+def _recorded(settings: Settings) -> dict[str, Any]:
+    """What the store says; who decides has to be told also when the store is down."""
+    from harness.store import DecisionStore, StoreUnavailable
 
-    from harness.cli.decide import address
-
-    url = address(settings)
     try:
-        with httpx.Client(trust_env=False, timeout=2) as client:
-            client.get(f"{url}/health").raise_for_status()
-    except httpx.HTTPError:
-        return f"none answers at {url}"
-    return f"answers at {url}"
+        store = DecisionStore(settings.sqlite_url(settings.store.url))
+    except StoreUnavailable as error:
+        return {"decisions": [], "last_model_decision": None, "store": str(error)}
+    try:
+        counted = [
+            {"served_by": served_by, "why": why, "count": count}
+            for (served_by, why), count in sorted(store.counts().items())
+        ]
+        return {"decisions": counted, "last_model_decision": store.last_model_decision(), "store": "ok"}
+    except StoreUnavailable as error:
+        return {"decisions": [], "last_model_decision": None, "store": str(error)}
+    finally:
+        store.close()
+
+
+def _slot(settings: Settings, slot: Slot | None) -> dict[str, Any] | None:
+    """A model that the state names, and what is wrong with its package, if anything is."""
+    from harness.pipeline.manifest import verify
+
+    if slot is None:
+        return None
+    problem = None
+    try:
+        verify(settings.path(settings.serving.models, slot.digest), slot.digest)
+    except PilotError as error:
+        problem = str(error)
+    return {**slot.model_dump(), "problem": problem}
+
+
+def _service(settings: Settings) -> str:
+    from harness.control import live
+
+    urls = [reader.url for reader in live(settings.root) if _health(reader.url)]
+    return f"answers at {', '.join(urls)}" if urls else "none of this pilot answers on this host"
 
 
 def _said(reason: str) -> str:

@@ -77,18 +77,29 @@ def ask(url: str, record: dict[str, Any]) -> dict[str, Any]:
             where=url,
             mend="Start it with `pilot serve`, or name it with --url.",
         ) from error
-    if answer.status_code == 200:
-        found: dict[str, Any] = answer.json()
-        return found
-    if answer.status_code == 422:
-        first = answer.json()["fields"][0]
-        raise CheckFailed(
-            f"the record breaks the contract: {first['message']}",
-            where=first["field"],
-            mend="Correct the record.",
+    try:
+        content = answer.json()
+        if answer.status_code == 200 and {"decision_id", "decision", "served_by"} <= set(content):
+            found: dict[str, Any] = content
+            return found
+        if answer.status_code == 422:
+            first = content["fields"][0]
+            raise CheckFailed(
+                f"the record breaks the contract: {first['message']}",
+                where=first["field"],
+                mend="Correct the record.",
+            )
+        refused = bool(content.get("error"))
+    except (ValueError, TypeError, LookupError, AttributeError):
+        refused = False
+    if not refused:
+        raise PilotError(
+            f"what answers there is no decision service ({answer.status_code})",
+            where=url,
+            mend="Start this pilot's with `pilot serve`, and name its address with --url.",
         )
     raise PilotError(
-        f"no decision was made ({answer.status_code}): {answer.text[:200]}",
+        f"no decision was made ({answer.status_code}): {content.get('detail') or content['error']}",
         where=url,
         mend="`pilot status` and the service's log say more.",
     )

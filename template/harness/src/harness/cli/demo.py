@@ -12,6 +12,7 @@ from typing import Any
 
 import typer
 
+from harness import interruption
 from harness.cli import context
 from harness.cli.control import describe
 from harness.cli.decide import ask, held_back
@@ -94,6 +95,13 @@ class _Service:
             self._process = subprocess.Popen(
                 _command("serve", "--port", "0"), stdout=log, stderr=log, env=_environment()
             )
+        try:
+            return self._address()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _address(self) -> str:
         deadline = time.monotonic() + START_WITHIN_S
         while time.monotonic() < deadline:
             text = self._log.read_text(encoding="utf-8")
@@ -105,7 +113,6 @@ class _Service:
             if self._process.poll() is not None:
                 break
             time.sleep(0.05)
-        self.__exit__()
         last = self._log.read_text(encoding="utf-8").strip().splitlines()
         raise PilotError(
             f"the service did not start: {last[-1] if last else 'it said nothing'}",
@@ -171,10 +178,10 @@ def _tell(text: str) -> None:
 def _pilot(*arguments: str) -> None:
     typer.echo("$ pilot " + " ".join(json.dumps(part) if " " in part else part for part in arguments))
     sys.stdout.flush()
-    done = subprocess.run(_command(*arguments), env=_environment(), check=False)
-    if done.returncode:
+    code = interruption.run(_command(*arguments), env=_environment())
+    if code:
         raise PilotError(
-            f"it ended with exit code {done.returncode}, as told above",
+            f"it ended with exit code {code}, as told above",
             where=f"pilot {arguments[0]}",
             mend="Mend that and run the demo again.",
         )

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from harness import __version__
+from harness import __version__, interruption
 from harness.cli import context, control, decide, demo, run, serve, simulate
 from harness.errors import PilotError, unforeseen
+from harness.settings import find_root
 
 app = typer.Typer(
     name="pilot",
@@ -52,8 +53,19 @@ def options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command and end the process: 0 ok, 1 a check failed, 2 wrong use, 3 inconclusive."""
+    """Run the command and end the process.
+
+    Exit codes: 0 ok, 1 a check failed, 2 wrong use, 3 inconclusive, 130 interrupted.
+    """
+    interruption.end_cleanly()
     sys.exit(_run(arguments))
+
+
+def _root() -> Path:
+    try:
+        return (context.root() or find_root(Path.cwd())).resolve()
+    except PilotError:
+        return Path.cwd()
 
 
 def _run(arguments: list[str] | None) -> int:
@@ -65,8 +77,7 @@ def _run(arguments: list[str] | None) -> int:
         typer.echo(f"pilot: {error}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("pilot: interrupted", err=True)
-        return 130
+        code = interruption.EXIT_CODE
     except UsageProblem as error:
         typer.echo(f"pilot: {error.format_message()} (`pilot --help` says what there is)", err=True)
         return 2
@@ -77,7 +88,9 @@ def _run(arguments: list[str] | None) -> int:
     except Exception as error:
         if context.debug():
             traceback.print_exc()
-        told = unforeseen(error, context.root() or Path.cwd())
+        told = unforeseen(error, _root())
         typer.echo(f"pilot: {told}", err=True)
         return told.exit_code
+    if code == interruption.EXIT_CODE:  # Typer makes a code of Ctrl-C, and says nothing
+        typer.echo("pilot: interrupted; run it again, what was finished is kept", err=True)
     return code if isinstance(code, int) else 0

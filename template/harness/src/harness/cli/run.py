@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from harness.cli import context
-from harness.errors import CheckFailed, PilotError
+from harness.errors import PilotError
+from harness.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -29,14 +27,36 @@ def run(
     Stages whose inputs are unchanged are skipped. In the sandbox the new model becomes the challenger for
     every request; a stop that is in force stays in force.
     """
-    from harness.control import offer
-    from harness.pipeline import layout, stages
-    from harness.pipeline.manifest import keep
-    from harness.serving.proof import prove
+    from harness.pipeline import stages
+    from harness.pipeline.params import load_params
+    from harness.pipeline.reproduce import alone, reproduce
 
     settings = context.settings()
     check_git(settings.root)
-    ran = reproduce(settings.root, force=force)
+    # What DVC reads before any stage does: it would complain in its own terms.
+    check_package(settings)
+    load_params(settings.root)
+    with alone(settings.root) as lock:
+        ran = reproduce(settings.root, force=force, lock=lock, debug=context.debug())
+        outcome, notes = _offered(settings, ran)
+    if as_json:
+        context.say_json({**outcome, "notes": notes})
+        return
+    skipped = [stage for stage in stages.NAMES if stage not in ran]
+    if skipped:
+        context.say(f"  unchanged: {', '.join(skipped)}")
+    context.say(f"  model {outcome['model'][:12]} is packaged and registered as challenger")
+    for note in notes:
+        context.say(f"  {note}")
+
+
+def _offered(settings: Settings, ran: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Bring the new package to where the service finds it, and into the sandbox; what came of it."""
+    from harness.control import offer
+    from harness.pipeline import layout
+    from harness.pipeline.manifest import keep
+    from harness.serving.proof import prove
+
     manifest = keep(settings.path(layout.PACKAGE), settings.path(settings.serving.models))
     prove(settings, manifest)
     outcome: dict[str, Any] = {
@@ -67,18 +87,7 @@ def run(
             notes.append("The models are stopped and stay so; `pilot arm` starts them again.")
     if not manifest.metrics["model_beats_fallback"]:
         notes.append("The model does not beat the fallback: deciding without it is at least as good.")
-    if as_json:
-        context.say_json({**outcome, "notes": notes})
-        return
-    skipped = [stage for stage in stages.NAMES if stage not in ran]
-    if skipped:
-        context.say(f"  unchanged: {', '.join(skipped)}")
-    context.say(f"  model {manifest.digest[:12]} is packaged and registered as challenger")
-    for note in notes:
-        context.say(f"  {note}")
-
-
-PROTOCOL = Path("var", "run", "stages.jsonl")
+    return outcome, notes
 
 
 def check_git(root: Path) -> None:
@@ -93,6 +102,12 @@ def check_git(root: Path) -> None:
         )
     except FileNotFoundError as error:
         raise PilotError("git is not installed", where="PATH", mend="Install git.") from error
+    if "dubious ownership" in done.stderr:
+        raise PilotError(
+            "the repository belongs to another account, and git refuses to use it",
+            where=str(root),
+            mend=f"Run as its owner, or: git config --global --add safe.directory {root}",
+        )
     if done.returncode != 0:
         raise PilotError(
             "this pilot is not in a git repository, which data versions and evidence need",
@@ -101,46 +116,16 @@ def check_git(root: Path) -> None:
         )
 
 
-def reproduce(root: Path, *, force: bool) -> list[str]:
-    """Let DVC run what changed.
-
-    Returns:
-        The stages that ran, in order.
+def check_package(settings: Settings) -> None:
+    """Stages depend on the team's code as a folder.
 
     Raises:
-        CheckFailed: A stage's check said no; the stage has told why.
-        PilotError: A stage could not do its work; likewise.
+        PilotError: It is not where pilot.toml says.
     """
-    protocol = root / PROTOCOL
-    protocol.parent.mkdir(parents=True, exist_ok=True)
-    protocol.unlink(missing_ok=True)
-    environment = os.environ | {
-        # The stages say `python`; it has to be this one.
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-        "PILOT_STAGE_PROTOCOL": str(protocol),
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DVC_NO_ANALYTICS": "1",
-    }
-    if context.debug():
-        environment["PILOT_DEBUG"] = "1"
-    command = [sys.executable, "-m", "dvc", "repro", "--quiet", *(["--force"] if force else [])]
-    done = subprocess.run(command, cwd=root, env=environment, stdin=subprocess.DEVNULL, check=False)
-    lines = protocol.read_text(encoding="utf-8").splitlines() if protocol.exists() else []
-    entries = [json.loads(line) for line in lines]
-    if done.returncode == 0:
-        return [entry["stage"] for entry in entries]
-    failed = next((entry for entry in entries if entry["exit_code"] != 0), None)
-    if failed is None:
+    folder = settings.path("src", settings.pilot.package)
+    if not folder.is_dir():
         raise PilotError(
-            f"DVC stopped with exit code {done.returncode} before a stage could say why",
-            where=str(root / "dvc.yaml"),
-            mend="`.venv/bin/dvc repro -v` shows DVC's own account.",
+            f"there is no folder src/{settings.pilot.package}",
+            where="pilot.toml [pilot] package",
+            mend="Name the folder below src/ that holds your five files, or restore it (git checkout).",
         )
-    if failed["exit_code"] == 130:
-        raise KeyboardInterrupt
-    kind = CheckFailed if failed["exit_code"] == 1 else PilotError
-    raise kind(
-        f"the stage '{failed['stage']}' stopped, as told above",
-        where="pilot run",
-        mend="Mend that and run again; finished stages are kept.",
-    )

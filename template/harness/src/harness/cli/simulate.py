@@ -45,7 +45,7 @@ def simulate(
     from harness.data.origin import MANIFEST
     from harness.progress import working
     from harness.settings import PostgresSource
-    from harness.simulate import Parameters, Target, embedded
+    from harness.simulate import Parameters, Target, check_targets, embedded, read_specification
     from harness.simulate import simulate as fill
 
     settings = context.settings()
@@ -66,10 +66,13 @@ def simulate(
         until=until.date() if until else None,
         seed=seed,
     )
+    # Before any database is started: most mistakes are in that file.
+    kinds = {name: Target(source.kind, "") for name, source in settings.sources.items()}
+    check_targets(read_specification(settings.path(SPEC)), kinds, settings.path(SPEC))
+    # The manifest of last time stays until there is a new one: it names the content by its hash, so it says
+    # nothing of what is half-way there, and what an interrupted simulation left alone is still simulated.
     manifest_file = settings.path(MANIFEST)
     manifest_file.parent.mkdir(parents=True, exist_ok=True)
-    # Until the new systems are whole nothing may say that what lies there is simulated.
-    manifest_file.unlink(missing_ok=True)
     with contextlib.ExitStack() as stack, working("simulate") as report:
         targets: dict[str, Target] = {}
         for name, source in settings.sources.items():

@@ -3,9 +3,10 @@
 The request path asks ``Control.permission``; people act through ``kill``, ``arm`` and ``offer``.
 """
 
-from harness.control.actions import arm, kill, offer
+from harness.control.actions import Stop, arm, kill, offer
 from harness.control.audit import read_audit
 from harness.control.permission import Arm, Control, Permission, Why
+from harness.control.readers import Reader, live, noted
 from harness.control.state import SENTINEL, STAGES, Slot, Stage, State, StateUnreadable, read_state
 
 __all__ = [
@@ -14,13 +15,17 @@ __all__ = [
     "Arm",
     "Control",
     "Permission",
+    "Reader",
     "Slot",
     "Stage",
     "State",
     "StateUnreadable",
+    "Stop",
     "Why",
     "arm",
     "kill",
+    "live",
+    "noted",
     "offer",
     "read_audit",
     "read_state",

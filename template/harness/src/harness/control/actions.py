@@ -7,6 +7,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,14 +29,27 @@ from harness.errors import PilotError
 LIFTED = ".KILL.lifted"
 
 
-def kill(folder: Path, *, reason: str) -> State | None:
+@dataclass(frozen=True)
+class Stop:
+    """What a kill has done. The stop itself is in force in any case.
+
+    Attributes:
+        state: The state in force; None when the latch was not written to one.
+        missing: What could not be written beside the sentinel, and why; nothing when all was.
+    """
+
+    state: State | None
+    missing: tuple[str, ...] = ()
+
+
+def kill(folder: Path, *, reason: str) -> Stop:
     """Stop every model: from now on the fallback decides.
 
     The sentinel comes first and is enough by itself; the latch in the state is a second stop, so that
     deleting either of the two starts nothing. Neither a damaged state nor a failing audit holds a kill up.
 
     Returns:
-        The state in force; None when there was no readable one, which stops the model just as well.
+        What was written beyond the sentinel, and what could not be.
 
     Raises:
         PilotError: The sentinel could not be written.
@@ -44,22 +58,38 @@ def kill(folder: Path, *, reason: str) -> State | None:
     reason = _printable(reason)
     _write_sentinel(folder, who, reason)
     state = None
+    missing = []
     # The stop is in force by now. A lock that another process holds, a damaged state, a full disk or a
     # read-only log keep the second stop or the audit line away, and never undo the first.
-    with contextlib.suppress(PilotError, StateUnreadable, OSError), writing(folder, wait_s=2.0):
-        if not (folder / SENTINEL).exists():
-            _write_sentinel(folder, who, reason)  # an `arm` that was already under way took it away
-        try:
-            found = read_state(folder)
-            if found is not None:
-                latched = _next(found, who, reason, latched=True)
-                write_state(folder, latched)
-                state = latched
-        finally:
-            audit.append(
-                folder, actor=who, action="kill", reason=reason, revision=state.rev if state else None
-            )
-    return state
+    try:
+        with writing(folder, wait_s=2.0):
+            if not (folder / SENTINEL).exists():
+                _write_sentinel(folder, who, reason)  # an `arm` that was already under way took it away
+            try:
+                state = _latch(folder, who, reason)
+            except (StateUnreadable, OSError) as error:
+                missing.append(f"the latch in state.json ({_why(error)})")
+            try:
+                revision = state.rev if state else None
+                audit.append(folder, actor=who, action="kill", reason=reason, revision=revision)
+            except OSError as error:
+                missing.append(f"the line in {audit.AUDIT} ({_why(error)})")
+    except PilotError as error:
+        missing.append(f"the latch in state.json and the line in {audit.AUDIT} ({error.what})")
+    return Stop(state, tuple(missing))
+
+
+def _latch(folder: Path, who: str, reason: str) -> State | None:
+    found = read_state(folder)
+    if found is None:
+        return None
+    latched = _next(found, who, reason, latched=True)
+    write_state(folder, latched)
+    return latched
+
+
+def _why(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
 def arm(folder: Path, *, reason: str) -> State:

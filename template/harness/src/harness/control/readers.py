@@ -1,7 +1,8 @@
 """Which services of this pilot run on this host, and which control folder each of them reads.
 
-A stop that is written where no service looks is no stop. Settings can differ between the shell that serves and
-the shell that stops, so each service leaves a note below the pilot's var/ folder, at a place that no setting moves.
+A stop that is written where no service looks is no stop. Settings can differ between the shell that serves
+and the shell that stops, so each service leaves a note below the pilot's var/ folder, at a place that no
+setting moves.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Reader:
 
 @contextmanager
 def noted(root: Path, folder: Path, url: str) -> Iterator[None]:
-    """Leave a note of this process while it serves. A folder that cannot be written to keeps no service down."""
+    """Leave a note of this process while it serves; a folder that takes none keeps no service down."""
     reader = Reader(os.getpid(), psutil.Process().create_time(), str(folder.resolve()), url)
     file = root / NOTES / f"{reader.pid}.json"
     try:
@@ -71,4 +72,3 @@ def live(root: Path) -> list[Reader]:
             with suppress(OSError):
                 file.unlink(missing_ok=True)
     return found
-

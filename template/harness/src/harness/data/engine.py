@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import ibis
 
+from harness.files import whole_file
 from harness.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ def connect(settings: Settings) -> Backend:
 
 def write_parquet(backend: Backend, table: ibis.Table, file: Path, *, order_by: list[str]) -> None:
     """Write a table in a stated order: the same rows give the same bytes."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    backend.to_parquet(table.order_by(order_by), file)
+    with whole_file(file) as beside:
+        backend.to_parquet(table.order_by(order_by), beside)
 
 
 def as_declared(backend: Backend, name: str, table: ibis.Table) -> ibis.Table:

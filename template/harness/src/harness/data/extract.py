@@ -7,7 +7,6 @@ leaves nothing that looks like a snapshot.
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.errors import PilotError
+from harness.files import whole_folder
 from harness.pilot import Table
 from harness.progress import Report
 from harness.settings import EMBEDDED, CsvSource, PostgresSource, Settings, without_password
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ibis.backends.postgres import Backend as Postgres
 
 BATCH_ROWS = 100_000
+CONNECT_WITHIN_S = 10
 # What the rows of a file drop get: their file's name, and their place over all files.
 FILE_COLUMN = "_file"
 ROW_COLUMN = "_row"
@@ -39,10 +40,7 @@ def extract(settings: Settings, tables: Sequence[Table], folder: Path, report: R
     Raises:
         PilotError: A system or table is not there, or stops answering; ``folder`` is then as it was.
     """
-    beside = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
+    with whole_folder(folder) as beside:
         systems = list(dict.fromkeys(table.system for table in tables))
         done = 0
         for system in systems:
@@ -59,10 +57,6 @@ def extract(settings: Settings, tables: Sequence[Table], folder: Path, report: R
                     report(f"{system}.{table.name}", done / len(tables))
                     _from_files(settings.path(source.path), system, table, beside / f"{table.name}.parquet")
                     done += 1
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -81,7 +75,7 @@ def database(settings: Settings, system: str, source: PostgresSource) -> Iterato
                 )
             url = stack.enter_context(embedded.server(place))
         try:
-            backend = ibis.connect(url)
+            backend = ibis.connect(_in_time(url))
         except psycopg.Error as error:
             raise PilotError(
                 f"the database does not answer: {_first_line(error)}",
@@ -96,6 +90,13 @@ def database(settings: Settings, system: str, source: PostgresSource) -> Iterato
             ) from error
         stack.callback(backend.disconnect)
         yield backend
+
+
+def _in_time(url: str) -> str:
+    """The same address with a limit to how long a host that does not answer is waited for."""
+    if "connect_timeout" in url or not url.startswith(("postgres://", "postgresql://")):
+        return url
+    return f"{url}{'&' if '?' in url else '?'}connect_timeout={CONNECT_WITHIN_S}"
 
 
 def embedded_folder(settings: Settings, system: str) -> Path:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from harness.files import whole_file
+
 SNAPSHOT = Path("data", "raw")
 RECORDS = Path("data", "records.parquet")
 ORIGIN = Path("data", "origin.json")
@@ -30,5 +32,5 @@ TIME = "event time"
 
 def write_json(file: Path, document: dict[str, Any]) -> None:
     """Write a stage's findings, the same bytes for the same findings."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    with whole_file(file) as beside:
+        beside.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")

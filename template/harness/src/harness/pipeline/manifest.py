@@ -11,18 +11,22 @@ import ast
 import hashlib
 import json
 import shutil
+import tempfile
+import time
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import PilotError
+from harness.files import PART, whole_folder
 from harness.pipeline import layout
 from harness.settings import Settings
 
 MANIFEST = "manifest.json"
 MODEL = "model"
 CODE = "code"
+ABANDONED_AFTER_S = 3_600.0
 
 
 class Manifest(BaseModel):
@@ -63,27 +67,26 @@ def build_package(settings: Settings) -> Manifest:
     """Put the package together from what the stages left."""
     import polars as pl
 
-    folder = settings.path(layout.PACKAGE)
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(settings.path(layout.MODEL), folder / MODEL)
-    shutil.copytree(
-        settings.path("src", settings.pilot.package),
-        folder / CODE,
-        # Sources are ingest's: a service that cannot reach them must still start.
-        ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "sources.py", ".*"),
-    )
-    _check_imports(folder / CODE, settings.pilot.package)
     found = json.loads(settings.path(layout.ORIGIN).read_text(encoding="utf-8"))
     columns = pl.read_parquet_schema(settings.path(layout.TRAIN))
-    manifest = Manifest(
-        package=settings.pilot.package,
-        origin=found["origin"],
-        data=found["digest"],
-        features=tuple(name for name in columns if name not in (layout.KEY, layout.LABEL, layout.TIME)),
-        metrics=json.loads(settings.path(layout.METRICS).read_text(encoding="utf-8")),
-        files=_hashes(folder),
-    )
-    (folder / MANIFEST).write_bytes(manifest.content)
+    with whole_folder(settings.path(layout.PACKAGE)) as folder:
+        shutil.copytree(settings.path(layout.MODEL), folder / MODEL)
+        shutil.copytree(
+            settings.path("src", settings.pilot.package),
+            folder / CODE,
+            # Sources are ingest's: a service that cannot reach them must still start.
+            ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "sources.py", ".*"),
+        )
+        _check_imports(folder / CODE, settings.pilot.package)
+        manifest = Manifest(
+            package=settings.pilot.package,
+            origin=found["origin"],
+            data=found["digest"],
+            features=tuple(name for name in columns if name not in (layout.KEY, layout.LABEL, layout.TIME)),
+            metrics=json.loads(settings.path(layout.METRICS).read_text(encoding="utf-8")),
+            files=_hashes(folder),
+        )
+        (folder / MANIFEST).write_bytes(manifest.content)
     return manifest
 
 
@@ -164,14 +167,25 @@ def keep(package: Path, models: Path) -> Manifest:
         try:
             verify(place, manifest.digest)
         except PilotError:
-            shutil.rmtree(place)
+            shutil.rmtree(place, ignore_errors=True)
         else:
             return manifest
     models.mkdir(parents=True, exist_ok=True)
-    beside = models / f".{manifest.digest}.part"
-    shutil.rmtree(beside, ignore_errors=True)
-    shutil.copytree(package, beside)
-    beside.rename(place)
+    for left in models.glob(f".*{PART}"):  # by a process that was killed
+        if time.time() - left.stat().st_mtime > ABANDONED_AFTER_S:
+            shutil.rmtree(left, ignore_errors=True)
+    # A folder of its own for each copy: two that run at once must not write into one another's.
+    beside = Path(tempfile.mkdtemp(prefix=f".{manifest.digest[:12]}.", suffix=PART, dir=models))
+    try:
+        whole = beside / manifest.digest
+        shutil.copytree(package, whole)
+        verify(whole, manifest.digest)
+        try:
+            whole.rename(place)
+        except OSError:
+            verify(place, manifest.digest)  # somebody else was first, with the same bytes
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
     return manifest
 
 

@@ -76,6 +76,8 @@ def _not_blank(text: str) -> str:
         raise ValueError("must not be blank")
     if len(text) > 1_000:
         raise ValueError("must not be longer than 1,000 characters")
+    if "\0" in text:
+        raise ValueError("must be text: a NUL cannot be recorded")
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
         raise ValueError("must be text: half a surrogate pair cannot be recorded")
     return text

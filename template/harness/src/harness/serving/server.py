@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import ipaddress
 import logging
+import signal
 import socket
 
 import uvicorn
 
 from harness import pilot
-from harness.control import Control, StateUnreadable
+from harness.control import Control, StateUnreadable, noted
 from harness.errors import PilotError
 from harness.serving.app import create_app
 from harness.serving.service import Service
@@ -37,7 +38,7 @@ def build_service(settings: Settings) -> Service:
 
 
 def serve(settings: Settings, *, host: str, port: int) -> None:
-    """Listen until the process is told to end.
+    """Listen until the process is told to end, by Ctrl-C or SIGTERM; both are how a service ends well.
 
     Raises:
         PilotError: The address is not allowed in the stage, or is in use.
@@ -50,11 +51,16 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
     except StateUnreadable as error:
         logging.getLogger("harness.serving").error("the fallback decides: %s", error)
     address = listener.getsockname()
-    logging.getLogger("harness.serving").info("listening on http://%s:%s", host, address[1])
+    url = f"http://{f'[{host}]' if ':' in host else host}:{address[1]}"
     app = create_app(service, name=settings.pilot.name)
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+    # uvicorn answers what is under way, and then raises the signal again for whoever handled it before.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: None)
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        with noted(settings.root, service.control.folder, url):
+            logging.getLogger("harness.serving").info("listening on %s", url)
+            uvicorn.Server(config).run(sockets=[listener])
     finally:
         listener.close()
         service.store.close()

@@ -7,7 +7,8 @@ from harness.simulate.deliver import Target
 from harness.simulate.digest import Fingerprint, csv_relation, fingerprint
 from harness.simulate.manifest import Manifest
 from harness.simulate.parameters import PROFILES, Parameters
-from harness.simulate.run import simulate
+from harness.simulate.run import check_targets, simulate
+from harness.simulate.spec import read_specification
 
 __all__ = [
     "PROFILES",
@@ -15,7 +16,9 @@ __all__ = [
     "Manifest",
     "Parameters",
     "Target",
+    "check_targets",
     "csv_relation",
     "fingerprint",
+    "read_specification",
     "simulate",
 ]

@@ -48,7 +48,7 @@ def simulate(
         PilotError: The file is wrong, a system has no target or cannot be filled, or holds real data.
     """
     specification = read_specification(spec_file)
-    _check_targets(specification, targets, spec_file)
+    check_targets(specification, targets, spec_file)
     try:
         return _simulated(specification, parameters, targets, progress, spec_file, memory)
     except RuntimeError as error:
@@ -118,7 +118,12 @@ def _from_a_tenth(progress: Progress, name: str) -> Callable[[float], None]:
     return lambda share: progress(name, 0.1 + 0.9 * share)
 
 
-def _check_targets(specification: Specification, targets: Mapping[str, Target], spec_file: Path) -> None:
+def check_targets(specification: Specification, targets: Mapping[str, Target], spec_file: Path) -> None:
+    """Refuse a specification that fills systems which are not there or are of the other kind.
+
+    Raises:
+        PilotError: It does.
+    """
     for system in specification.systems():
         if system not in targets:
             raise PilotError(

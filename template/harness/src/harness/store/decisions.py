@@ -50,6 +50,7 @@ decisions = sa.Table(
     sa.Column("elapsed_ms", sa.Float, nullable=False),
 )
 
+CONNECT_WITHIN_S = 5
 JSON_COLUMNS = ("record", "decision", "reasons")
 
 
@@ -109,10 +110,13 @@ class DecisionStore:
             parsed = sa.make_url(url)
             if parsed.get_backend_name() == "sqlite" and parsed.database:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-            self._engine = sa.create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
+            self._engine = _engine(parsed)
             if parsed.get_backend_name() == "sqlite":
                 sa.event.listen(self._engine, "connect", _durable)
             _create(self._engine)
+            named = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
+            self._file = Path(str(parsed.database)) if named else None
+            self._opened = _identity(self._file) if self._file is not None else None
         except (sa.exc.SQLAlchemyError, OSError, ModuleNotFoundError, ValueError) as error:
             raise StoreUnavailable(
                 f"the store cannot be opened: {_cause(error)}",
@@ -136,6 +140,7 @@ class DecisionStore:
         mend = "Free the disk or bring the database back; until then nothing is decided."
         with self._in_turn(what, mend), self._connected(what, mend) as connection, connection.begin():
             connection.execute(self._insert, row)
+        self._check_file()  # after the commit: it may have gone into a file that was deleted meanwhile
 
     def get(self, decision_id: str) -> Decision | None:
         """The decision of that id; None when it was never made."""
@@ -162,17 +167,28 @@ class DecisionStore:
         return found
 
     def ping(self) -> None:
-        """Ask the database for a sign of life.
+        """Whether a decision could be recorded now, short of recording one.
 
         Raises:
-            StoreUnavailable: It gives none.
+            StoreUnavailable: The database does not answer, has no table, or its file is not the one that this
+                process opened.
         """
+        self._check_file()
         with self._connected() as connection:
-            connection.execute(sa.select(sa.literal(1)))
+            connection.execute(sa.select(decisions.c.sequence).limit(1))
 
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
+
+    def _check_file(self) -> None:
+        # SQLite goes on writing to a deleted file without complaint, and nobody will ever find the record.
+        if self._file is not None and _identity(self._file) != self._opened:
+            raise StoreUnavailable(
+                "the store's file was deleted or replaced while it was open",
+                where=str(self._file),
+                mend="Restore it from a backup if records were in it, and restart the service.",
+            )
 
     def _read(self, query: sa.Select[Any]) -> Iterator[Decision]:
         with self._connected() as connection:
@@ -209,6 +225,23 @@ class DecisionStore:
 def now() -> str:
     """The present moment as the store writes it: UTC, ISO 8601, microseconds."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _engine(url: sa.URL) -> sa.Engine:
+    if url.get_backend_name() == "sqlite":
+        return sa.create_engine(url)
+    # A host that does not answer is not to hold a start, or a decision, up for minutes.
+    limited = url.get_backend_name() == "postgresql" and "connect_timeout" not in url.query
+    options = {"connect_timeout": CONNECT_WITHIN_S} if limited else {}
+    return sa.create_engine(url, pool_pre_ping=True, connect_args=options)
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _create(engine: sa.Engine) -> None:

@@ -6,12 +6,12 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import PilotError
+from harness.errors import PilotError, full
 from harness.settings import Settings, without_password
 
 if TYPE_CHECKING:
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 CHALLENGER = "challenger"
+# MLflow tries eight times for two minutes each. A server that is not there is told after the first question,
+# which is a small one; uploads then get the time that they need. What a team sets in the environment stays.
+AT_FIRST = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "15", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+LATER = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "120", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ def publish(settings: Settings, run: Run) -> int:
     import mlflow
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
+    from sqlalchemy.exc import SQLAlchemyError
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -83,10 +88,14 @@ def publish(settings: Settings, run: Run) -> int:
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         client = MlflowClient(uri, uri)
-        experiment = _experiment(client, settings.experiment, local)
-        with mlflow.start_run(
-            experiment_id=experiment, run_name=run.digest[:12], tags=dict(run.tags)
-        ) as logged:
+        with _patience(AT_FIRST):
+            experiment = _experiment(client, settings.experiment, local)
+        with (
+            _patience(LATER),
+            mlflow.start_run(
+                experiment_id=experiment, run_name=run.digest[:12], tags=dict(run.tags)
+            ) as logged,
+        ):
             mlflow.set_tag("model_digest", run.digest)
             mlflow.log_params(dict(run.params))
             mlflow.log_metrics(dict(run.metrics))
@@ -97,13 +106,26 @@ def publish(settings: Settings, run: Run) -> int:
                 mlflow.log_artifacts(str(run.package), "package")
                 registered = _register(client, settings.experiment, run, logged)
         client.set_registered_model_alias(settings.experiment, CHALLENGER, str(registered))
-    except (MlflowException, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        if full(error):
+            raise  # told as what it is
         raise PilotError(
-            f"MLflow does not take the run: {without_password(str(error).splitlines()[0])}",
+            f"MLflow does not take the run: {_reason(error)}",
             where=f"[tracking] uri ({without_password(uri)})",
             mend="Correct the address or bring the server back, then run again; the package is kept.",
         ) from error
     return registered
+
+
+@contextlib.contextmanager
+def _patience(wanted: Mapping[str, str]) -> Iterator[None]:
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
 
 
 def _prepare(uri: str) -> Path | None:
@@ -121,6 +143,14 @@ def _experiment(client: MlflowClient, name: str, local: Path | None) -> str:
     # Stated, because MLflow would otherwise store a path that depends on the folder it was started in.
     location = (local / "artifacts").as_uri() if local is not None else None
     return str(client.create_experiment(name, artifact_location=location))
+
+
+def _reason(error: BaseException) -> str:
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    for telling in ("Connection refused", "Name or service not known", "Name resolution", "timed out"):
+        if telling in line:
+            return f"the server cannot be reached ({telling})"
+    return without_password(line[:300])
 
 
 def _described(dataset: Dataset) -> Any:

@@ -1,0 +1,102 @@
+"""A stop reaches the services that run, wherever they look, and says whether they heard it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from harness.control import live
+from harness.control.readers import NOTES
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def decided(url: str, tiny: Any) -> dict[str, Any]:
+    answer = httpx.post(f"{url}/decide", json=tiny.record, timeout=20, trust_env=False)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_a_running_service_confirms_the_stop(tiny: Any, served: Any, pilot_command: Run) -> None:
+    tiny.offered()
+    running = served()
+    assert decided(running.url, tiny)["served_by"] == "model"
+    done = pilot_command("kill", "--reason", "a test")
+    assert done.returncode == 0, done.stderr
+    assert "1 of 1 services on this host confirm it" in done.stdout
+    assert decided(running.url, tiny)["served_by"] == "fallback"
+
+
+def test_a_service_that_reads_another_folder_is_stopped_there(
+    tiny: Any, served: Any, pilot_command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.offered()
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(tiny.control, elsewhere)
+    running = served(PILOT_CONTROL__FOLDER=str(elsewhere))
+    assert decided(running.url, tiny)["served_by"] == "model"
+    done = pilot_command("kill", "--reason", "a test", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["services"] == [{"url": running.url, "confirmed": True}]
+    assert (elsewhere / "KILL").exists()
+    assert (tiny.control / "KILL").exists()
+    assert decided(running.url, tiny)["served_by"] == "fallback"
+
+
+def test_a_service_that_does_not_confirm_is_named_with_exit_code_3(
+    tiny: Any, served: Any, pilot_command: Run
+) -> None:
+    tiny.offered()
+    running = served()
+    os.kill(running.process.pid, 19)  # SIGSTOP: it lives and answers nobody
+    try:
+        done = pilot_command("kill", "--reason", "a test")
+    finally:
+        os.kill(running.process.pid, 18)
+    assert done.returncode == 3
+    assert f"kill {running.process.pid}" in done.stderr
+    assert "0 of 1 services on this host confirm it" in done.stdout
+    assert decided(running.url, tiny)["why"] == "killed"
+
+
+def test_a_stop_needs_no_reason_and_no_service(tiny: Any, pilot_command: Run) -> None:
+    tiny.offered()
+    done = pilot_command("kill")
+    assert done.returncode == 0, done.stderr
+    assert "No service of this pilot runs on this host." in done.stdout
+    assert tiny.service().decide(tiny.parsed()).why == "killed"
+
+
+def test_the_notes_of_services_that_ended_are_taken_away(tiny: Any, served: Any) -> None:
+    tiny.offered()
+    running = served()
+    assert [reader.url for reader in live(tiny.root)] == [running.url]
+    running.process.kill()
+    running.process.wait()
+    assert live(tiny.root) == []
+    assert not list((tiny.root / NOTES).iterdir())
+
+
+def test_a_note_that_is_no_note_stops_nobody_from_stopping(tiny: Any, pilot_command: Run) -> None:
+    tiny.offered()
+    (tiny.root / NOTES).mkdir(parents=True)
+    (tiny.root / NOTES / "1.json").write_text("{")
+    (tiny.root / NOTES / "2.json").write_text('{"pid": 1}')
+    assert pilot_command("kill").returncode == 0
+
+
+def test_status_tells_who_decides_when_the_store_is_down(tiny: Any, pilot_command: Run) -> None:
+    tiny.offered()
+    done = pilot_command("status", PILOT_STORE__URL="sqlite:////proc/nowhere/decisions.db")
+    assert done.returncode == 0, done.stderr
+    assert "stage sandbox" in done.stdout
+    assert "NOTHING CAN BE RECORDED" in done.stdout

@@ -1,0 +1,60 @@
+"""Pilots to make mistakes in: each test gets a copy of one that was rendered, and trained, once."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mistakes.planted import Pilot
+from rendering import copy_template, render
+
+ROWS = "600"
+
+
+@pytest.fixture(scope="session")
+def rendered_once(tmp_path_factory: pytest.TempPathFactory) -> Pilot:
+    folder = tmp_path_factory.mktemp("mistakes")
+    pilot = Pilot(render(copy_template(folder / "template"), folder / "pilot"))
+    pilot.git("init", "-q", "-b", "main")
+    pilot.git("add", "-A")
+    pilot.git("commit", "-q", "-m", "start")
+    return pilot
+
+
+@pytest.fixture(scope="session")
+def trained_once(rendered_once: Pilot) -> Pilot:
+    pilot = copied(rendered_once, rendered_once.root.with_name("trained"))
+    pilot.works("simulate", "--rows", ROWS)
+    pilot.works("run")
+    return pilot
+
+
+@pytest.fixture
+def new(rendered_once: Pilot, tmp_path: Path) -> Iterator[Pilot]:
+    """A new pilot: nothing simulated, nothing trained."""
+    yield copied(rendered_once, tmp_path / "new")
+    shutil.rmtree(tmp_path / "new", ignore_errors=True)
+
+
+@pytest.fixture
+def trained(trained_once: Pilot, tmp_path: Path) -> Iterator[Pilot]:
+    """A pilot with simulated sources and a packaged model."""
+    yield copied(trained_once, tmp_path / "pilot")
+    shutil.rmtree(tmp_path / "pilot", ignore_errors=True)
+
+
+def copied(pilot: Pilot, folder: Path) -> Pilot:
+    """A copy that keeps owners, which PostgreSQL looks at."""
+    subprocess.run(["cp", "-a", str(pilot.root), str(folder)], check=True)
+    tracked = folder / "var" / "mlflow" / "mlflow.db"
+    if tracked.exists():
+        with sqlite3.connect(tracked) as connection:
+            location = (tracked.parent / "artifacts").as_uri()
+            connection.execute("update experiments set artifact_location = ?", [location])
+        connection.close()
+    return Pilot(folder)

@@ -1,0 +1,253 @@
+"""Git, the network, missing rights and full disks."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from harness.simulate import embedded
+from mistakes.planted import Pilot
+
+pytestmark = pytest.mark.timeout(300)
+Note = Callable[..., None]
+
+
+@pytest.mark.mistake("a pilot outside any repository")
+def test_no_repository(new: Pilot, note: Note) -> None:
+    shutil.rmtree(new.root / ".git")
+    ended = new.run("run")
+    assert ended.code == 2
+    assert "not in a git repository" in ended.line
+    assert "git init" in ended.line
+    note(ended.line, ended.code, new.root)
+    new.works("status")
+
+
+@pytest.mark.mistake("git is not installed")
+def test_no_git(new: Pilot, note: Note) -> None:
+    ended = new.run("run", more={"PATH": str(Path(sys.executable).parent)})
+    assert ended.code == 2
+    assert ended.line == "pilot: PATH: git is not installed. Install git."
+    note(ended.line, ended.code, new.root)
+    assert new.works("status", more={"PATH": str(Path(sys.executable).parent)})
+
+
+@pytest.mark.mistake("a repository of another account")
+def test_a_repository_of_another_account(new: Pilot, note: Note) -> None:
+    if os.getuid():
+        pytest.skip("only root can give a folder away")
+    for path in (new.root, new.root / ".git"):
+        os.chown(path, 12345, 12345)
+    ended = new.run("run", more={"GIT_CONFIG_GLOBAL": "/dev/null"})
+    assert ended.code == 2
+    assert "belongs to another account" in ended.line
+    assert "safe.directory" in ended.line
+    note(ended.line, ended.code, new.root)
+
+
+def test_a_repository_without_a_commit_and_then_a_dirty_one(trained: Pilot) -> None:
+    tracked = trained.root / "var" / "mlflow" / "mlflow.db"
+
+    def tags() -> dict[str, str]:
+        with sqlite3.connect(tracked) as connection:
+            newest = "select run_uuid from runs order by start_time desc"
+            query = f"select key, value from tags where run_uuid = ({newest})"
+            return dict(connection.execute(query).fetchall())
+
+    assert tags()["git_dirty"] == "false"
+    trained.edit("fallback.py", "LARGE_EUR = 10_000", "LARGE_EUR = 10_001")
+    trained.works("stage", "publish")
+    assert tags()["git_dirty"] == "true"
+    assert tags()["git_tree"] == trained.git("rev-parse", "HEAD^{tree}")
+
+    shutil.rmtree(trained.root / ".git")
+    trained.git("init", "-q", "-b", "main")
+    trained.works("run")
+    assert (tags()["git_dirty"], tags()["git_tree"]) == ("true", "none")
+
+
+@pytest.mark.mistake("the wrong password for a database")
+def test_a_wrong_password(trained: Pilot, note: Note) -> None:
+    place = trained.root / "var" / "sources" / "erp-postgres"
+    with embedded.server(place) as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("set password_encryption = 'scram-sha-256'")
+            connection.execute("create role reader login password 'right'")
+            connection.execute("grant select on all tables in schema public to reader")
+            file = Path(connection.execute("show hba_file").fetchall()[0][0])
+            file.write_text("local all reader scram-sha-256\n" + file.read_text())
+            connection.execute("select pg_reload_conf()")
+        time.sleep(0.5)
+
+        def with_password(password: str) -> dict[str, str]:
+            return {"PILOT_SOURCES__ERP__URL": url.replace("postgres:@", f"reader:{password}@")}
+
+        ended = trained.run("stage", "ingest", more=with_password("wrong"))
+        assert ended.code == 2
+        assert "[sources.erp] url (postgresql://reader:***@" in ended.line
+        assert "password authentication failed" in ended.line
+        assert "wrong" not in ended.line
+        note(ended.line.replace(str(place), "…"), ended.code, trained.root)
+        trained.works("stage", "ingest", more=with_password("right"))
+
+
+@contextmanager
+def deaf() -> Iterator[str]:
+    """A server that takes connections and never answers."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(50)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.mistake("the MLflow server cannot be reached")
+def test_mlflow_is_gone(trained: Pilot, note: Note) -> None:
+    started = time.monotonic()
+    ended = trained.run("run", more={"PILOT_TRACKING__URI": "http://127.0.0.1:1"})
+    assert time.monotonic() - started < 60
+    assert ended.code == 2
+    assert "[tracking] uri (http://127.0.0.1:1): MLflow does not take the run" in ended.line
+    assert "the server cannot be reached (Connection refused)" in ended.line
+    assert "the package is kept" in ended.line
+    note(ended.line, ended.code, trained.root)
+    trained.works("stage", "publish")
+
+
+@pytest.mark.mistake("the MLflow server does not answer")
+def test_mlflow_is_deaf(trained: Pilot, note: Note) -> None:
+    with deaf() as address:
+        started = time.monotonic()
+        ended = trained.run("stage", "publish", more={"PILOT_TRACKING__URI": address})
+        took = time.monotonic() - started
+    assert took < 50, "the first question waits for 15 s, twice"
+    assert ended.code == 2
+    assert "the server cannot be reached (timed out)" in ended.line
+    note(ended.line.replace(address, "http://mlflow"), ended.code, trained.root)
+
+
+@pytest.mark.parametrize(
+    ("command", "places", "says"),
+    [
+        pytest.param(command, places, says, id=title, marks=pytest.mark.mistake(title))
+        for title, command, places, says in (
+            ("a folder without the right to write, and pilot run", ("run",), ("var", "var/run"), "var/run"),
+            (
+                "a folder without the right to write, and pilot simulate",
+                ("simulate",),
+                ("var/sources",),
+                "sources",
+            ),
+            (
+                "a folder without the right to write, and pilot serve",
+                ("serve",),
+                ("var",),
+                "store cannot be opened",
+            ),
+            (
+                "a folder without the right to write, and pilot kill",
+                ("kill", "--reason", "x"),
+                ("var/control",),
+                "THE MODEL WAS NOT STOPPED",
+            ),
+            ("data without the right to write", ("stage", "ingest"), ("data", "data/raw"), "may not"),
+        )
+    ],
+)
+def test_missing_rights(
+    command: tuple[str, ...], places: tuple[str, ...], says: str, trained: Pilot, note: Note
+) -> None:
+    if sys.platform != "linux" and not os.getuid():
+        pytest.skip("root cannot give up its rights here")
+    for place in places:
+        for path in [*(trained.root / place).rglob("*"), trained.root / place]:
+            if "-postgres" not in str(path) and not path.is_symlink():
+                path.chmod(0o555 if path.is_dir() else 0o444)
+    before = trained.written()
+    ended = trained.run(*command, nobody=True)
+    assert ended.code == 2
+    assert says in ended.line
+    assert trained.written() == before
+    note(ended.line, ended.code, trained.root)
+    for place in places:
+        for path in [trained.root / place, *(trained.root / place).rglob("*")]:
+            if "-postgres" not in str(path) and not path.is_symlink():
+                path.chmod(0o755 if path.is_dir() else 0o644)
+    trained.works(*(command if command[0] in ("kill", "stage") else ("status",)))
+
+
+@contextmanager
+def full(folder: Path, size: str) -> Iterator[Path]:
+    """A small disk in place of the folder, with what the folder holds."""
+    content = folder.with_name(f"{folder.name}-before")
+    folder.rename(content)
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        folder.rmdir()
+        content.rename(folder)
+        pytest.skip("this account may not mount a small disk")
+    try:
+        subprocess.run(["cp", "-a", f"{content}/.", str(folder)], check=False)
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+        folder.rmdir()
+        content.rename(folder)
+
+
+@pytest.mark.mistake("no room for the data")
+def test_a_full_disk_for_data(trained: Pilot, note: Note) -> None:
+    with full(trained.root / "data", "512k") as disk:
+        (disk / "filler").write_bytes(b"x" * shutil.disk_usage(disk).free)
+        before = trained.written()
+        ended = trained.run("run")
+        assert ended.code == 2
+        assert "has no room left" in ended.line
+        assert "Free some" in ended.line
+        assert trained.written() == before
+        assert not trained.parts()
+        note(ended.line, ended.code, trained.root)
+    trained.works("run")
+
+
+@pytest.mark.mistake("no room for MLflow")
+def test_a_full_disk_for_mlflow(trained: Pilot, note: Note) -> None:
+    with full(trained.root / "var" / "mlflow", "4m") as disk:
+        (disk / "filler").write_bytes(b"x" * shutil.disk_usage(disk).free)
+        ended = trained.run("stage", "publish")
+        assert ended.code == 2
+        assert "has no room left" in ended.line
+        note(ended.line, ended.code, trained.root)
+        (disk / "filler").unlink()
+        trained.works("stage", "publish")
+
+
+@pytest.mark.mistake("no room for the stop's latch and audit")
+def test_a_full_disk_for_a_stop(trained: Pilot, note: Note) -> None:
+    def none() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    ended = trained.run("kill", "--reason", "now", limit=none)
+    assert ended.code == 0
+    assert "STOPPED" in ended.stdout
+    assert "the model is stopped, and this could not be written: the latch in state.json" in ended.line
+    assert "the line in audit.jsonl" in ended.line
+    note(ended.line, ended.code, trained.root)
+    assert "STOPPED: the KILL file is there" in trained.works("status").stdout
+    assert "KILL" not in trained.works("kill", "--reason", "again").stderr
+    trained.works("arm", "--reason", "on")
+    assert "in force" in trained.works("status").stdout
