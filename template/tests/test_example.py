@@ -42,7 +42,6 @@ def invoice(**changed: Any) -> dict[str, Any]:
         ({"prior_late_share": 1 / 3}, "call"),
         ({"prior_invoices": 0, "prior_late_share": None}, "wait"),
         ({"prior_invoices": 0, "prior_late_share": None, "amount_eur": 25_000.0}, "call"),
-        ({"prior_invoices": 0, "prior_late_share": None, "amount_eur": None}, "wait"),
     ],
 )
 def test_the_clerks_rule(changed: dict[str, Any], decision: str) -> None:
@@ -57,10 +56,9 @@ def test_features_of_an_invoice() -> None:
 
 
 def test_what_is_absent_stays_absent() -> None:
-    found = features(invoice(credit_limit_eur=None, segment=None, amount_eur=None))
+    found = features(invoice(credit_limit_eur=None, segment=None))
     assert found["limit_used"] is None
     assert found["segment"] is None
-    assert found["amount_eur"] is None
 
 
 def test_a_credit_limit_of_nothing_divides_nothing() -> None:
@@ -69,7 +67,14 @@ def test_a_credit_limit_of_nothing_divides_nothing() -> None:
 
 @pytest.mark.parametrize(
     "changed",
-    [{"country": "Germany"}, {"terms_days": -1}, {"due_month": 13}, {"invoice_id": " "}, {"late": True}],
+    [
+        {"country": "Germany"},
+        {"terms_days": -1},
+        {"due_month": 13},
+        {"invoice_id": " "},
+        {"amount_eur": None},
+        {"late": True},
+    ],
 )
 def test_a_request_that_breaks_the_contract_is_refused(changed: dict[str, Any]) -> None:
     request = request_model(pilot.load_contract(PACKAGE))

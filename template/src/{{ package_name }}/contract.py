@@ -1,7 +1,7 @@
 """What a record is: one declaration for the bulk checks, the request and the data card.
 
-A record is an invoice on the day it falls due. The question is whom to call; the outcome, whether the invoice
-was still unpaid 30 days later, is known 30 days later.
+A record is an invoice on the morning of the day it falls due. The question is whom to call; the outcome,
+whether the invoice was still unpaid 30 days later, is known when those 30 days are over.
 """
 
 from harness.pilot import Choice, Contract, Field
@@ -35,7 +35,6 @@ contract = Contract(
             low=0.01,
             high=50_000_000,
             vouched_by="accounts receivable",
-            required=False,
         ),
         Field(
             "terms_days",

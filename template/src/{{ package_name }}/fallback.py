@@ -15,6 +15,6 @@ def decide(record: Record) -> Answer:
     if prior and late is not None:
         habit = Reason("late before", round(late, 2))
         return Answer("call" if late >= LATE_SHARE else "wait", (habit,))
-    if amount is not None and amount >= LARGE_EUR:
+    if amount >= LARGE_EUR:
         return Answer("call", (Reason("new customer with a large invoice", amount),))
     return Answer("wait", (Reason("no history", prior),))

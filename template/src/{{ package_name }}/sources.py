@@ -4,6 +4,10 @@ Two systems are read as they are. The ERP keeps dates and money as text in sever
 twice; the CRM drops one file a year and renames its columns now and then. What cannot be read becomes null:
 the contract says which nulls are allowed.
 
+A record is an invoice on the morning of its due date, and holds only what was known then. The CRM drops the
+file of a year when that year begins, so an invoice due in 2025 sees no file of 2026.
+Whether an earlier invoice was paid in time counts only once its time had run out, the last day included.
+
 The order of work matters: parse the text first and look across rows last, and read dates by position, not by
 regular expressions. On ten million rows that is seven times faster.
 """
@@ -23,7 +27,7 @@ tables = (
     Table("accounts", system="crm", files="accounts_*.csv"),
 )
 
-# An invoice is late when it is unpaid this long after its due date; before that nobody can know.
+# An invoice is late when it is still unpaid at the end of this day after its due date: known the day after.
 KNOWN_AFTER_DAYS = 30
 
 EURO_FOR_ONE = {"EUR": 1.0, "€": 1.0, "USD": 0.92, "$": 0.92, "GBP": 1.17, "£": 1.17}
@@ -36,12 +40,12 @@ def records(tables: Mapping[str, ir.Table]) -> ir.Table:
     invoices, payments, accounts = tables["invoices"], tables["payments"], tables["accounts"]
     loads = ibis.union(invoices.select("updated_at"), payments.select("updated_at"))
     seen = loads.updated_at.max().as_scalar()
+    bills = billed(invoices)
     joined = (
-        billed(invoices)
-        .left_join(settled(payments), "invoice_id")
+        bills.left_join(settled(payments), "invoice_id")
         .drop("invoice_id_right")
-        .left_join(customers(accounts), "account_no")
-        .drop("account_no_right")
+        .left_join(customers(accounts, bills.select("due_year").distinct()), ("account_no", "due_year"))
+        .drop("account_no_right", "due_year_right")
     )
     return with_history(with_outcome(joined, seen.date())).select(
         "invoice_id",
@@ -70,48 +74,61 @@ def billed(invoices: ir.Table) -> ir.Table:
         amount_eur=money(invoices.amount),
         updated_at=invoices.updated_at,
     )
-    return latest(parsed, "invoice_id", "updated_at").mutate(due_day=ibis._.due_on.epoch_days())
+    return latest(parsed, "invoice_id", by="updated_at").mutate(
+        due_day=ibis._.due_on.epoch_days(), due_year=ibis._.due_on.year()
+    )
 
 
 def settled(payments: ir.Table) -> ir.Table:
-    """For each paid invoice: the first day that can be read, and whether one cannot be read."""
+    """For each paid invoice: the first day that can be read, and when one was booked that cannot be read."""
     parsed = payments.select(
         payment_id=payments.payment_id.strip(),
         invoice_id=payments.invoice_id.strip(),
         paid_on=day(payments.paid_on),
+        booked_on=payments.updated_at.date(),
         updated_at=payments.updated_at,
     )
-    return latest(parsed, "payment_id", "updated_at").aggregate(
-        by="invoice_id", paid_on=ibis._.paid_on.min(), payment_unreadable=ibis._.paid_on.isnull().any()
+    return latest(parsed, "payment_id", by="updated_at").aggregate(
+        by="invoice_id",
+        paid_on=ibis._.paid_on.min(),
+        unreadable_on=ibis._.booked_on.min(where=ibis._.paid_on.isnull()),
     )
 
 
-def customers(accounts: ir.Table) -> ir.Table:
-    """The CRM's accounts as its newest file has them; a column is looked up under each name it has had."""
+def customers(accounts: ir.Table, years: ir.Table) -> ir.Table:
+    """The CRM's accounts as they were known in each year: from the newest file that was dropped by then.
+
+    A column is looked up under each name it has had.
+    """
     parsed = accounts.select(
         account_no=renamed(accounts, "account_no", "AccountNumber", "account_id").strip().upper(),
         segment=known(renamed(accounts, "segment", "Industry").strip().lower(), SEGMENTS),
         country=known(accounts.country.strip().upper(), COUNTRIES),
         credit_limit_eur=renamed(accounts, "credit_limit", "CreditLimitEUR").strip().try_cast("float64"),
         opened_on=day(accounts.opened_on),
-        file=accounts["_file"],
+        file_year=accounts["_file"].replace("accounts_", "").replace(".csv", "").try_cast("int32"),
     )
-    return latest(parsed, "account_no", "file")
+    dropped = parsed.join(years, parsed.file_year <= years.due_year)
+    return latest(dropped, "account_no", "due_year", by="file_year")
 
 
 def with_outcome(invoices: ir.Table, seen: ir.DateScalar) -> ir.Table:
-    """Add ``late``: null until the outcome can be known, and where a payment's only date is unreadable."""
+    """Add ``late``: null until the deadline has passed, and where an unreadable payment may have met it."""
     deadline = invoices.due_day + KNOWN_AFTER_DAYS
-    unclear = invoices.paid_on.isnull() & invoices.payment_unreadable.fill_null(False)
-    known_by_now = (deadline <= seen.epoch_days()) & ~unclear
+    in_time = (invoices.unreadable_on.epoch_days() <= deadline).fill_null(False)
+    unclear = invoices.paid_on.isnull() & in_time
+    known_by_now = (deadline < seen.epoch_days()) & ~unclear
     unpaid = invoices.paid_on.isnull() | (invoices.paid_on.epoch_days() > deadline)
     return invoices.mutate(late=known_by_now.ifelse(unpaid, ibis.null("boolean")))
 
 
 def with_history(invoices: ir.Table) -> ir.Table:
-    """Add what was known of the account on the due date: no outcome of an invoice that was due later."""
+    """Add what was known of the account on the due date: outcomes whose deadline had passed the day before.
+
+    It takes a payment's date for the day on which it was known: the ERP keeps no earlier state of its rows.
+    """
     known_then = ibis.range_window(
-        group_by="account_no", order_by="due_day", preceding=(None, KNOWN_AFTER_DAYS)
+        group_by="account_no", order_by="due_day", preceding=(None, KNOWN_AFTER_DAYS + 1)
     )
     return invoices.mutate(
         prior_invoices=invoices.late.count().over(known_then),
@@ -119,9 +136,9 @@ def with_history(invoices: ir.Table) -> ir.Table:
     )
 
 
-def latest(table: ir.Table, key: str, by: str) -> ir.Table:
+def latest(table: ir.Table, *key: str, by: str) -> ir.Table:
     """The newest row of each key. Rows equally new are told apart by their content, never by their order."""
-    rest = [table[name] for name in table.columns if name not in (key, by)]
+    rest = [table[name] for name in table.columns if name not in (*key, by)]
     newest = ibis.window(group_by=key, order_by=[ibis.desc(by), *rest])
     return table.mutate(_rank=ibis.row_number().over(newest)).filter(ibis._["_rank"] == 0).drop("_rank", by)
 
