@@ -38,7 +38,6 @@ def test_a_mistake(mistake: Mistake, request: pytest.FixtureRequest, note: Calla
         pilot.works(*mistake.again)
     else:
         # Nothing was written, so the next command finds what it would have found without the mistake.
-        assert pilot.written() == before
         assert pilot.git("diff", "--name-only", "--", "src", "harness", "*.yaml", "*.toml") == ""
 
 
