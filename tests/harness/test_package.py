@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +220,36 @@ def test_a_package_whose_code_fails_at_import_fails_every_time(tiny: Any) -> Non
     for _ in range(2):
         with pytest.raises(RuntimeError, match="at import"):
             pilot.mount(code, "packaged_broken")
+
+
+def test_two_that_keep_the_same_package_at_once_both_keep_it_whole(
+    tiny: Any, manifest: Manifest, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(kept)
+    together = threading.Barrier(2)
+    copy = shutil.copytree
+
+    def copied_together(*arguments: Any, **options: Any) -> Any:
+        found = copy(*arguments, **options)
+        together.wait(timeout=20)
+        return found
+
+    monkeypatch.setattr("harness.pipeline.manifest.shutil.copytree", copied_together)
+    with ThreadPoolExecutor(2) as pool:
+        made = [pool.submit(keep, tiny.root / layout.PACKAGE, tiny.models) for _ in range(2)]
+        assert [each.result(timeout=30).digest for each in made] == [manifest.digest] * 2
+    assert verify(kept, manifest.digest) == manifest
+    assert [path.name for path in tiny.models.iterdir()] == [manifest.digest], "nothing is left beside it"
+
+
+def test_what_a_killed_process_left_beside_the_models_is_taken_away_later(
+    tiny: Any, manifest: Manifest, kept: Path
+) -> None:
+    old, young = tiny.models / ".abc.old.part", tiny.models / ".abc.young.part"
+    for folder in (old, young):
+        folder.mkdir()
+    os.utime(old, (1, 1))
+    shutil.rmtree(kept)
+    keep(tiny.root / layout.PACKAGE, tiny.models)
+    assert not old.exists()
+    assert young.exists(), "somebody may be at work there"

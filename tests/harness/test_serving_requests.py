@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from fastapi.testclient import TestClient
 from harness.control import SENTINEL, kill
 from harness.control.state import STATE
 from harness.serving.app import create_app
-from harness.store import StoreUnavailable
+from harness.store import DecisionStore, StoreUnavailable
 
 JSON = {"content-type": "application/json"}
 
@@ -244,6 +245,37 @@ def test_not_ready_when_the_store_does_not_answer(
 
     monkeypatch.setattr(tiny.services[-1].store, "ping", gone)
     assert client.get("/ready").status_code == 503
+
+
+@pytest.mark.parametrize("harm", ["deleted", "replaced", "no table"])
+def test_a_store_that_would_lose_the_record_is_not_ready_and_decides_nothing(
+    tiny: Any, client: TestClient, harm: str
+) -> None:
+    assert post(client, tiny.record).status_code == 200
+    file = tiny.root / "var" / "decisions.db"
+    if harm == "no table":
+        with sqlite3.connect(file) as connection:
+            connection.execute("drop table decisions")
+        connection.close()
+    else:
+        for part in file.parent.glob(f"{file.name}*"):
+            part.unlink()
+    if harm == "replaced":
+        DecisionStore(f"sqlite:///{file}").close()
+    answer = client.get("/ready")
+    assert answer.status_code == 503
+    said = "no such table" if harm == "no table" else "deleted or replaced"
+    assert said in answer.json()["detail"]
+    refused = post(client, tiny.record)
+    assert refused.status_code == 503
+    assert refused.json()["error"] == "not_recorded"
+
+
+@pytest.mark.parametrize("field", ["reading", "plot"])
+def test_a_nul_is_refused_because_not_every_store_keeps_it(tiny: Any, client: TestClient, field: str) -> None:
+    answer = post(client, {**tiny.record, field: "a\0b"})
+    assert answer.status_code == 422
+    assert answer.json()["fields"] == [{"field": field, "message": "must be text: a NUL cannot be recorded"}]
 
 
 @pytest.mark.parametrize("who", ["model", "fallback"])

@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 from mistakes.planted import Mistake, Pilot
 
-STATUS = ("status",)
-
 
 def wrote(name: str, text: str) -> Callable[[Pilot], None]:
     def make(pilot: Pilot) -> None:
@@ -17,7 +15,7 @@ def wrote(name: str, text: str) -> Callable[[Pilot], None]:
 
 
 def asked(title: str, command: tuple[str, ...], *says: str) -> Mistake:
-    return Mistake(title, command, says, again=STATUS)
+    return Mistake(title, command, says)
 
 
 MISTAKES = (
@@ -56,26 +54,22 @@ MISTAKES = (
         ("decide", "record.json"),
         ("record.json: not JSON", "Write one JSON object"),
         wrote("record.json", "{'invoice_id': 1}"),
-        again=STATUS,
     ),
     Mistake(
         "a decision about a list of records",
         ("decide", "record.json"),
         ("record.json: not a JSON object", "Write one JSON object"),
         wrote("record.json", "[{}]"),
-        again=STATUS,
     ),
     Mistake(
         "a decision without a service",
         ("decide", "record.json", "--url", "http://127.0.0.1:1"),
         ("http://127.0.0.1:1: no service answers", "Start it with `pilot serve`"),
         wrote("record.json", "{}"),
-        again=STATUS,
     ),
     Mistake(
         "a folder that is no pilot",
         ("--root", "src", "status"),
         ("src/pilot.toml: the file is missing", "Change into the pilot's folder"),
-        again=STATUS,
     ),
 )

@@ -191,7 +191,8 @@ class Mistake:
         code: The exit code.
         more: Environment variables that are the mistake.
         trained: Whether it takes a pilot with data and a model; else a new one will do.
-        again: What must work when the files are restored; the same command when left out.
+        again: What is run when the files are restored, and must work; by default it is enough that nothing
+            was written.
         nobody: Whether it takes an account without rights.
     """
 

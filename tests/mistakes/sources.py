@@ -32,7 +32,6 @@ MISTAKES = (
         ("run",),
         ("[sources.erp] url: the simulated database was never filled", "Run `pilot simulate`"),
         without_sources,
-        again=("status",),
     ),
     Mistake(
         "the folder of the files is missing",
@@ -40,7 +39,6 @@ MISTAKES = (
         ("crm: ", "var/sources/crm/accounts_*.csv: no such file", "correct the path in pilot.toml"),
         without_folder,
         trained=True,
-        again=("status",),
     ),
     Mistake(
         "the files are not CSV",
@@ -48,7 +46,6 @@ MISTAKES = (
         ("crm: ", "accounts_*.csv: the files cannot be read as CSV", "Correct the file"),
         no_csv,
         trained=True,
-        again=("status",),
     ),
     Mistake(
         "a table that the database does not have",
@@ -113,6 +110,7 @@ MISTAKES = (
         edited("sources.py", "        late=ibis._.late,\n    )", "        late=ibis._.late,\n    ).limit(0)"),
         code=1,
         trained=True,
+        again=INGEST,
     ),
     Mistake(
         "a column that the contract wants is not produced",
@@ -121,6 +119,7 @@ MISTAKES = (
         edited("sources.py", "        country=ibis._.country,\n", ""),
         code=1,
         trained=True,
+        again=INGEST,
     ),
     Mistake(
         "a column of another type than the contract says",
@@ -129,6 +128,7 @@ MISTAKES = (
         edited("sources.py", "due_month=ibis._.due_on.month()", 'due_month=ibis._.due_on.strftime("%m")'),
         code=1,
         trained=True,
+        again=INGEST,
     ),
     Mistake(
         "a column that the source does not have",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import shutil
 import sqlite3
 import subprocess
@@ -20,6 +21,7 @@ ROWS = "600"
 def rendered_once(tmp_path_factory: pytest.TempPathFactory) -> Pilot:
     folder = tmp_path_factory.mktemp("mistakes")
     pilot = Pilot(render(copy_template(folder / "template"), folder / "pilot"))
+    compileall.compile_dir(pilot.root, quiet=1)  # once, and not in every copy
     pilot.git("init", "-q", "-b", "main")
     pilot.git("add", "-A")
     pilot.git("commit", "-q", "-m", "start")

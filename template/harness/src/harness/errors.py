@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
 HARNESS = Path(__file__).resolve().parent
@@ -41,44 +40,42 @@ class Inconclusive(PilotError):
     exit_code = 3
 
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+# Libraries wrap the operating system's word, or only quote it.
+SAID_WHEN_FULL = (*map(os.strerror, FULL), "database or disk is full")
+SAID_WHEN_FORBIDDEN = (os.strerror(errno.EACCES), os.strerror(errno.EROFS), "readonly database")
 
 
 def full(error: BaseException) -> bool:
-    """Whether a disk had no room left; libraries wrap the operating system's word or only quote it."""
-    return any(
-        (isinstance(each, OSError) and each.errno in FULL)
-        or any(text in str(each) for text in (*map(os.strerror, FULL), "database or disk is full"))
-        for each in _chain(error)
-    )
+    """Whether a disk had no room left."""
+    return _telling(error, FULL, SAID_WHEN_FULL) is not None
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def _telling(error: BaseException, numbers: set[int], texts: tuple[str, ...]) -> tuple[str, str] | None:
+    """What was said, and the file concerned, where the error or one behind it is of that kind."""
     seen: BaseException | None = error
     while seen is not None:
-        yield seen
+        if isinstance(seen, OSError) and seen.errno in numbers:
+            return seen.strerror or str(seen), str(seen.filename or "")
+        line = next((line for line in str(seen).splitlines() for text in texts if text in line), None)
+        if line is not None:
+            return line.strip(), ""
         seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def _of_the_machine(error: Exception, root: Path) -> PilotError | None:
     """A full disk or a missing right: nobody's code is wrong."""
-    for each in _chain(error):
-        forbidden = isinstance(each, OSError) and each.errno in FORBIDDEN
-        if forbidden or any(text in str(each) for text in ("Permission denied", "readonly database")):
-            file = getattr(each, "filename", None)
-            return PilotError(
-                f"this account may not read or write there ({_first_line(each)})",
-                where=str(file or root),
-                mend="Give it the right, or run as the account that this folder belongs to.",
-            )
-    if full(error):
-        names = [getattr(each, "filename", None) for each in _chain(error)]
-        return PilotError(
-            f"the disk has no room left ({_first_line(error)})",
-            where=str(next(filter(None, names), root)),
-            mend="Free some, and run again.",
-        )
+    told = _telling(error, FULL, SAID_WHEN_FULL)
+    if told is not None:
+        what, mend = f"the disk has no room left ({told[0]})", "Free some, and run again."
+        return PilotError(what, where=told[1] or str(root), mend=mend)
+    told = _telling(error, FORBIDDEN, SAID_WHEN_FORBIDDEN)
+    if told is not None:
+        mend = "Give it the right, or run as the account that this folder belongs to."
+        what = f"this account may not read or write there ({told[0]})"
+        return PilotError(what, where=told[1] or str(root), mend=mend)
     return None
 
 

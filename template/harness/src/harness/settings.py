@@ -26,6 +26,8 @@ from harness.errors import PilotError
 
 FILE = "pilot.toml"
 EMBEDDED = "embedded"
+# DuckDB downloads an extension when a query first needs it: from where, and what, is nobody's decision then.
+NO_DOWNLOADS: dict[str, Any] = {"autoinstall_known_extensions": "false"}
 
 
 class Section(BaseModel):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import ibis
 
 from harness.files import whole_file
-from harness.settings import Settings
+from harness.settings import NO_DOWNLOADS, Settings
 
 if TYPE_CHECKING:
     from ibis.backends.duckdb import Backend
@@ -18,7 +18,7 @@ def connect(settings: Settings) -> Backend:
     """An engine in this process, with spill files below the pilot's var/ folder."""
     spill = settings.path("var", "spill")
     spill.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {"temp_directory": str(spill)}
+    options: dict[str, Any] = {"temp_directory": str(spill), **NO_DOWNLOADS}
     if settings.data.memory_limit:
         options["memory_limit"] = settings.data.memory_limit
     backend: Backend = ibis.duckdb.connect(**options)

@@ -21,7 +21,7 @@ from harness.errors import PilotError
 from harness.files import whole_folder
 from harness.pilot import Table
 from harness.progress import Report
-from harness.settings import EMBEDDED, CsvSource, PostgresSource, Settings, without_password
+from harness.settings import EMBEDDED, NO_DOWNLOADS, CsvSource, PostgresSource, Settings, without_password
 from harness.simulate import embedded
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _from_files(folder: Path, system: str, table: Table, file: Path) -> None:
             where=where,
             mend="Run `pilot simulate`, or correct the path in pilot.toml or the files in sources.py.",
         )
-    connection = duckdb.connect()
+    connection = duckdb.connect(config=NO_DOWNLOADS)
     try:
         query = read_files(str(folder / pattern))
         reader = connection.sql(query).to_arrow_reader(BATCH_ROWS)

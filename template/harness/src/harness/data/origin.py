@@ -17,7 +17,7 @@ import duckdb
 
 from harness.data.extract import FILE_COLUMN, ROW_COLUMN
 from harness.pilot import Table
-from harness.settings import Settings
+from harness.settings import NO_DOWNLOADS, Settings
 from harness.simulate import Manifest, fingerprint
 
 MANIFEST = Path("var", "sources", "simulated.json")
@@ -40,7 +40,7 @@ class Origin:
 
 def origin(settings: Settings, tables: Sequence[Table], snapshot: Path) -> Origin:
     """Compare a snapshot with what the simulator made and with the declared samples."""
-    connection = duckdb.connect()
+    connection = duckdb.connect(config=NO_DOWNLOADS)
     try:
         found = {}
         for table in tables:

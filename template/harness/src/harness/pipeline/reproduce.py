@@ -103,8 +103,8 @@ def reproduce(root: Path, *, force: bool, lock: int, debug: bool = False) -> lis
 def forget_the_dead(root: Path) -> None:
     """Take DVC's list of who reads and writes away when nobody on it lives.
 
-    DVC looks at the number only: a zombie, as in a container without an init, or another program that
-    has got the number since, would hold the pilot for good. So would a list that a full disk cut short.
+    DVC looks at the process's number only: a zombie, as in a container without an init, or another program
+    that has got the number since, would hold the pilot for good. So would a list that a full disk cut short.
     """
     file = root / RWLOCK
     try:
@@ -191,6 +191,9 @@ def _complaint(said: str, code: int) -> dict[str, Any]:
     mend = "Correct that; `.venv/bin/dvc repro -v` shows DVC's own account."
     if "Unable to acquire lock" in error or "is busy" in error:
         error, mend = "another DVC process is at work here", "Wait until it has finished, and run again."
+    if "No space left" in error or "No possible cache link types" in error:
+        error = "it cannot bring data into its cache"
+        mend = "Free the disk (`df data .dvc`), and let this account write to data/ and .dvc/."
     return {
         "stage": "dvc",
         "exit_code": EXIT_CODE if interrupted else 2,

@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 
 from harness.errors import PilotError
+from harness.settings import NO_DOWNLOADS
 from harness.simulate.deliver import Delivery, Folder, Postgres, Target, opened
 from harness.simulate.digest import Fingerprint, quoted
 from harness.simulate.manifest import Manifest
@@ -68,7 +69,7 @@ def _simulated(
 ) -> Manifest:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="simulate-")))
-        connection = stack.enter_context(duckdb.connect(str(folder / "world.duckdb")))
+        connection = stack.enter_context(duckdb.connect(str(folder / "world.duckdb"), config=NO_DOWNLOADS))
         connection.execute("set memory_limit = ?", [memory])
         connection.execute("set temp_directory = ?", [str(folder / "spill")])
         systems = {

@@ -81,6 +81,8 @@ def publish(settings: Settings, run: Run) -> int:
     from sqlalchemy.exc import SQLAlchemyError
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    # Tells every error of the database with a traceback before it is raised, and we tell it in a line.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     uri = settings.sqlite_url(settings.tracking.uri)
     try:
