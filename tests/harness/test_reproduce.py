@@ -60,7 +60,8 @@ def test_a_lock_that_a_full_disk_cut_short_is_taken_away(tmp_path: Path, content
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
     with (
-        reproduce.alone(tmp_path), pytest.raises(PilotError, match=f"under way \\(process {os.getpid()}\\)"),
+        reproduce.alone(tmp_path),
+        pytest.raises(PilotError, match=f"under way \\(process {os.getpid()}\\)"),
         reproduce.alone(tmp_path),
     ):
         pass
