@@ -61,8 +61,9 @@ def test_what_is_absent_stays_absent() -> None:
     assert found["segment"] is None
 
 
-def test_a_credit_limit_of_nothing_divides_nothing() -> None:
-    assert features(invoice(credit_limit_eur=0.0))["limit_used"] is None
+@pytest.mark.parametrize("limit", [0.0, 1e-308])
+def test_a_credit_limit_of_nothing_divides_nothing(limit: float) -> None:
+    assert features(invoice(credit_limit_eur=limit))["limit_used"] is None
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ def features() -> dict[str, nw.Expr]:
     known = nw.col("prior_invoices")
     return {
         "amount_eur": amount,
-        "limit_used": nw.when(limit > 0).then(amount / nw.when(limit > 0).then(limit).otherwise(1.0)),
+        "limit_used": nw.when(limit >= 1).then(amount / nw.when(limit >= 1).then(limit).otherwise(1.0)),
         "terms_days": nw.col("terms_days"),
         "due_month": nw.col("due_month"),
         "customer_months": nw.col("customer_months"),
