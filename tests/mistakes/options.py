@@ -26,8 +26,8 @@ MISTAKES = (
         "a port that is no number", ("serve", "--port", "http"), "--port", "valid integer", "`pilot --help`"
     ),
     asked("a port out of range", ("serve", "--port", "70000"), "--port", "65535", "`pilot --help`"),
-    asked("a stop without a reason", ("kill",), "--reason", "`pilot --help`"),
-    asked("a stop with an empty reason", ("kill", "--reason", " "), "--reason: a reason is needed", "Say"),
+    asked("an arming without a reason", ("arm",), "--reason", "`pilot --help`"),
+    asked("an arming with an empty reason", ("arm", "--reason", " "), "--reason: a reason is needed", "Say"),
     asked("an arming when nothing is stopped", ("arm", "--reason", "x"), "there is no control state", "Run"),
     asked("no rows", ("simulate", "--rows", "0"), "--rows", "equal to 1", "`pilot --help`"),
     asked(
