@@ -75,7 +75,6 @@ def test_a_key_like_no_other_is_to_be_removed(tiny: Any) -> None:
         ("\n[data]\nmax_bad_share = 1.5\n", "[data]", "max_bad_share"),
         ("\n[data]\nengine = 'abacus'\n", "[data]", "engine"),
         ("\n[store]\nurl = 5\n", "[store]", "url"),
-        ("\n[sources.more]\nkind = 'fax'\n", "[sources]", "more"),
         ("\n[sources.more]\nkind = 'csv'\npath = 3\n", "[sources.more]", "path"),
     ],
 )
@@ -83,6 +82,11 @@ def test_a_wrong_value_is_told_with_its_section_and_key(tiny: Any, text: str, se
     message = said(edited(tiny, text))
     assert section in message
     assert f"'{key}'" in message
+
+
+def test_a_source_of_an_unknown_kind_is_told_with_the_kinds_that_there_are(tiny: Any) -> None:
+    message = said(edited(tiny, "\n[sources.more]\nkind = 'fax'\n"))
+    assert '[sources.more]: there is no source of kind "fax". Use one of postgres, csv.' in message
 
 
 def test_a_missing_section_and_a_missing_key_are_named(tiny: Any) -> None:

@@ -90,7 +90,12 @@ MISTAKES = (
     Mistake(
         "a feature of a column that the record does not have",
         FEATURES,
-        ("ammount_eur", "(stage features)"),
+        (
+            "features.py: the feature 'amount_eur' cannot be computed",
+            "'ammount_eur'",
+            "(stage features)",
+            "let sources.py",
+        ),
         edited("features.py", 'nw.col("amount_eur")', 'nw.col("ammount_eur")'),
         trained=True,
     ),

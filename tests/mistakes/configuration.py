@@ -60,7 +60,7 @@ MISTAKES = (
     Mistake(
         "a source is of a kind that there is not",
         STATUS,
-        ("pilot.toml [sources]: 'crm'", "'ftp'", "'postgres', 'csv'"),
+        ('pilot.toml [sources.crm]: there is no source of kind "ftp"', "Use one of postgres, csv"),
         edited("pilot.toml", 'kind = "csv"', 'kind = "ftp"'),
     ),
     Mistake(
@@ -90,7 +90,7 @@ MISTAKES = (
     Mistake(
         "params.yaml is no YAML",
         ("run",),
-        ("params.yaml: not valid YAML", "line", "Correct that line"),
+        ("params.yaml line 13: not valid YAML", "Correct that line"),
         appended("params.yaml", "  : [\n"),
     ),
     Mistake(

@@ -43,7 +43,7 @@ MISTAKES = (
     Mistake(
         "the files are not CSV",
         INGEST,
-        ("crm: ", "accounts_*.csv: the files cannot be read as CSV", "Correct the file"),
+        ("crm: ", "accounts_*.csv: the files cannot be read as CSV", "Correct the files"),
         no_csv,
         trained=True,
     ),

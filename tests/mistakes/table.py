@@ -51,4 +51,6 @@ def _cell(line: str) -> str:
     # Numbers of processes and temporary folders differ from run to run, and say nothing.
     line = re.sub(r"process \d+", "process N", line)
     line = re.sub(r"/[^\s:,)'\"]*/pytest-[^\s:,)'\"]*", "…", line)
+    line = re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1…", line)
+    line = re.sub(r" at /__w/\S+ line \d+ \.", "", line)
     return line.replace("|", "\\|").replace("<", "&lt;")

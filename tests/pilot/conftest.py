@@ -50,6 +50,19 @@ def trained(trained_once: Pilot, tmp_path: Path) -> Iterator[Pilot]:
     shutil.rmtree(tmp_path / "pilot", ignore_errors=True)
 
 
+@pytest.fixture
+def modelled(trained_once: Pilot, tmp_path: Path) -> Iterator[Pilot]:
+    """The same without the database that it was trained from, which is nearly all that there is to copy."""
+    left_out = {str(trained_once.root / "var" / "sources"), str(trained_once.root / ".dvc" / "cache")}
+
+    def without(folder: str, names: list[str]) -> set[str]:
+        return {name for name in names if str(Path(folder, name)) in left_out}
+
+    shutil.copytree(trained_once.root, tmp_path / "modelled", symlinks=True, ignore=without)
+    yield Pilot(tmp_path / "modelled")
+    shutil.rmtree(tmp_path / "modelled", ignore_errors=True)
+
+
 def copied(pilot: Pilot, folder: Path) -> Pilot:
     """A copy that keeps owners, which PostgreSQL looks at."""
     subprocess.run(["cp", "-a", str(pilot.root), str(folder)], check=True)

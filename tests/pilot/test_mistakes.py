@@ -15,12 +15,16 @@ from rendering import ROOT
 
 PAGE = ROOT / "docs" / "reference" / "mistakes.md"
 
+# Stages that read what earlier ones left, and no source.
+LATER = [("stage", name) for name in ("features", "train", "evaluate")]
+
 pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.mark.parametrize("mistake", [mistake.param() for mistake in ALL])
 def test_a_mistake(mistake: Mistake, request: pytest.FixtureRequest, note: Callable[..., None]) -> None:
-    pilot = request.getfixturevalue("trained" if mistake.trained else "new")
+    needs = "new" if not mistake.trained else "modelled" if mistake.command in LATER else "trained"
+    pilot = request.getfixturevalue(needs)
     mistake.make(pilot)
     before = pilot.written()
     ended = pilot.run(*mistake.command, more=mistake.more, nobody=mistake.nobody)

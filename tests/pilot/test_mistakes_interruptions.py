@@ -89,7 +89,8 @@ def slow(pilot: Pilot, stage: str) -> None:
     "stage",
     [pytest.param(stage, marks=pytest.mark.mistake(f"Ctrl-C in the stage {stage}")) for stage in STAGES],
 )
-def test_ctrl_c_in_a_stage(stage: str, trained: Pilot, note: Note) -> None:
+def test_ctrl_c_in_a_stage(stage: str, request: pytest.FixtureRequest, note: Note) -> None:
+    trained: Pilot = request.getfixturevalue("trained" if stage == "ingest" else "modelled")
     before = trained.written()
     slow(trained, stage)
     with started(trained, "stage", stage) as process:

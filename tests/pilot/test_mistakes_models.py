@@ -91,24 +91,26 @@ def another(pilot: Pilot) -> None:
     ],
 )
 def test_a_damaged_model_means_the_fallback_until_the_next_run(
-    damage: Callable[[Pilot], None], says: str, trained: Pilot, note: Note
+    damage: Callable[[Pilot], None], says: str, request: pytest.FixtureRequest, note: Note
 ) -> None:
-    damage(trained)
-    with serving(trained) as url:
-        decided = json.loads(trained.works("decide", "--example", "1", "--url", url, "--json").stdout)
+    mended = damage is truncated  # the mend is the same for each, and takes a while
+    modelled: Pilot = request.getfixturevalue("trained" if mended else "modelled")
+    damage(modelled)
+    with serving(modelled) as url:
+        decided = json.loads(modelled.works("decide", "--example", "1", "--url", url, "--json").stdout)
         assert (decided["served_by"], decided["why"]) == ("fallback", "model_unavailable")
         (problem,) = get(f"{url}/ready").json()["models"].values()
         assert says in problem
         assert "Run `pilot run`" in problem or "run `pilot run`" in problem
-        status = trained.works("status").stdout
+        status = modelled.works("status").stdout
         assert f"NOT USABLE, the fallback decides: {problem}" in status
         (line,) = (line for line in status.splitlines() if "NOT USABLE" in line)
-    note(f"(`pilot status`) {line.strip()}", 0, trained.root)
-    if damage is truncated:  # the mend is the same for each, and takes a while
-        trained.works("run")
-        assert "NOT USABLE" not in trained.works("status").stdout
-        with serving(trained) as url:
-            answer = trained.works("decide", "--example", "1", "--url", url, "--json").stdout
+    note(f"(`pilot status`) {line.strip()}", 0, modelled.root)
+    if mended:
+        modelled.works("run")
+        assert "NOT USABLE" not in modelled.works("status").stdout
+        with serving(modelled) as url:
+            answer = modelled.works("decide", "--example", "1", "--url", url, "--json").stdout
             assert json.loads(answer)["served_by"] == "model"
 
 
@@ -139,20 +141,20 @@ def test_a_second_service(new: Pilot, note: Note) -> None:
 
 
 @pytest.mark.mistake("a record that breaks the contract")
-def test_a_record_that_breaks_the_contract(trained: Pilot, note: Note) -> None:
-    with serving(trained) as url:
+def test_a_record_that_breaks_the_contract(modelled: Pilot, note: Note) -> None:
+    with serving(modelled) as url:
         ask = ("decide", "-", "--url", url)
-        good = example(trained)
-        ended = trained.run(*ask, said=json.dumps({**good, "terms_days": 500}))
+        good = example(modelled)
+        ended = modelled.run(*ask, said=json.dumps({**good, "terms_days": 500}))
         assert ended.code == 1
         assert "terms_days: the record breaks the contract" in ended.line
         assert "less than or equal to 180" in ended.line
-        note(ended.line, ended.code, trained.root)
+        note(ended.line, ended.code, modelled.root)
         for field, value in (("account_no", "A\0B"), ("due_on", "soon"), ("segment", "none")):
-            ended = trained.run(*ask, said=json.dumps({**good, field: value}))
+            ended = modelled.run(*ask, said=json.dumps({**good, field: value}))
             assert ended.code == 1
             assert f"pilot: {field}: the record breaks the contract" in ended.line
-        assert trained.run(*ask, said=json.dumps(good)).code == 0
+        assert modelled.run(*ask, said=json.dumps(good)).code == 0
 
 
 def example(pilot: Pilot) -> dict[str, Any]:
@@ -186,42 +188,44 @@ def test_somebody_elses_service(new: Pilot, note: Note) -> None:
 
 
 @pytest.mark.mistake("the store's file is deleted under the service")
-def test_a_deleted_store(trained: Pilot, note: Note) -> None:
-    with serving(trained) as url:
+def test_a_deleted_store(modelled: Pilot, note: Note) -> None:
+    with serving(modelled) as url:
         ask = ("decide", "--example", "1", "--url", url)
-        trained.works(*ask)
-        for file in (trained.root / "var").glob("decisions.db*"):
+        modelled.works(*ask)
+        for file in (modelled.root / "var").glob("decisions.db*"):
             file.unlink()
         ready = get(f"{url}/ready")
         assert ready.status_code == 503
         assert "deleted or replaced" in ready.json()["detail"]
-        ended = trained.run(*ask)
+        ended = modelled.run(*ask)
         assert ended.code == 2
         assert "no decision was made (503)" in ended.line
         assert "restart the service" in ended.line
-    note(ended.line.replace(url, "http://127.0.0.1:8080"), ended.code, trained.root)
-    with serving(trained) as url:
-        trained.works("decide", "--example", "1", "--url", url)
-    assert "decisions on record: 1" in trained.works("status").stdout
+    note(ended.line.replace(url, "http://127.0.0.1:8080"), ended.code, modelled.root)
+    with serving(modelled) as url:
+        modelled.works("decide", "--example", "1", "--url", url)
+    assert "decisions on record: 1" in modelled.works("status").stdout
 
 
 @pytest.mark.mistake("no room for a decision")
-def test_a_full_disk_for_decisions(trained: Pilot, note: Note) -> None:
+def test_a_full_disk_for_decisions(modelled: Pilot, note: Note) -> None:
     def small() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (130_000, 130_000))
 
-    with serving(trained, limit=small) as url:
+    with serving(modelled, limit=small) as url:
         ask = ("decide", "--example", "1", "--url", url)
         made = 0
-        while (ended := trained.run(*ask)).code == 0 and made < 60:
-            answers = [httpx.post(f"{url}/decide", json=example(trained), trust_env=False) for _ in range(20)]
+        while (ended := modelled.run(*ask)).code == 0 and made < 60:
+            answers = [
+                httpx.post(f"{url}/decide", json=example(modelled), trust_env=False) for _ in range(20)
+            ]
             made += 1 + sum(answer.status_code == 200 for answer in answers)
         assert ended.code == 2
         assert "no decision was made (503)" in ended.line
         assert "Free the disk" in ended.line
         # Stopping needs no room in the store.
-        assert "STOPPED" in trained.works("kill", "--reason", "the disk is full").stdout
-    note(ended.line.replace(url, "http://127.0.0.1:8080"), ended.code, trained.root)
-    with serving(trained) as url:
-        trained.works("decide", "--example", "1", "--url", url)
-    assert f"decisions on record: {made + 1}" in trained.works("status").stdout
+        assert "STOPPED" in modelled.works("kill", "--reason", "the disk is full").stdout
+    note(ended.line.replace(url, "http://127.0.0.1:8080"), ended.code, modelled.root)
+    with serving(modelled) as url:
+        modelled.works("decide", "--example", "1", "--url", url)
+    assert f"decisions on record: {made + 1}" in modelled.works("status").stdout

@@ -126,17 +126,17 @@ def test_mlflow_is_gone(trained: Pilot, note: Note) -> None:
 
 
 @pytest.mark.mistake("the MLflow server does not answer")
-def test_mlflow_is_deaf(trained: Pilot, note: Note) -> None:
+def test_mlflow_is_deaf(modelled: Pilot, note: Note) -> None:
     with deaf() as address:
         started = time.monotonic()
         # A team's own patience is heeded; test_traps.py holds the one that it gets otherwise.
         more = {"PILOT_TRACKING__URI": address, "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}
-        ended = trained.run("stage", "publish", more=more)
+        ended = modelled.run("stage", "publish", more=more)
         took = time.monotonic() - started
     assert took < 20
     assert ended.code == 2
     assert "the server cannot be reached (timed out)" in ended.line
-    note(ended.line.replace(address, "http://mlflow"), ended.code, trained.root)
+    note(ended.line.replace(address, "http://mlflow"), ended.code, modelled.root)
 
 
 @pytest.mark.parametrize(
@@ -232,29 +232,29 @@ def test_a_full_disk_for_data(trained: Pilot, note: Note) -> None:
 
 
 @pytest.mark.mistake("no room for MLflow")
-def test_a_full_disk_for_mlflow(trained: Pilot, note: Note) -> None:
-    with full(trained.root / "var" / "mlflow", "4m") as disk:
+def test_a_full_disk_for_mlflow(modelled: Pilot, note: Note) -> None:
+    with full(modelled.root / "var" / "mlflow", "4m") as disk:
         (disk / "filler").write_bytes(b"x" * shutil.disk_usage(disk).free)
-        ended = trained.run("stage", "publish")
+        ended = modelled.run("stage", "publish")
         assert ended.code == 2
         assert "has no room left" in ended.line
-        note(ended.line, ended.code, trained.root)
+        note(ended.line, ended.code, modelled.root)
         (disk / "filler").unlink()
-        trained.works("stage", "publish")
+        modelled.works("stage", "publish")
 
 
 @pytest.mark.mistake("no room for the stop's latch and audit")
-def test_a_full_disk_for_a_stop(trained: Pilot, note: Note) -> None:
+def test_a_full_disk_for_a_stop(modelled: Pilot, note: Note) -> None:
     def none() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
-    ended = trained.run("kill", "--reason", "now", limit=none)
+    ended = modelled.run("kill", "--reason", "now", limit=none)
     assert ended.code == 0
     assert "STOPPED" in ended.stdout
     assert "the model is stopped, and this could not be written: the latch in state.json" in ended.line
     assert "the line in audit.jsonl" in ended.line
-    note(ended.line, ended.code, trained.root)
-    assert "STOPPED: the KILL file is there" in trained.works("status").stdout
-    assert "KILL" not in trained.works("kill", "--reason", "again").stderr
-    trained.works("arm", "--reason", "on")
-    assert "in force" in trained.works("status").stdout
+    note(ended.line, ended.code, modelled.root)
+    assert "STOPPED: the KILL file is there" in modelled.works("status").stdout
+    assert "KILL" not in modelled.works("kill", "--reason", "again").stderr
+    modelled.works("arm", "--reason", "on")
+    assert "in force" in modelled.works("status").stdout

@@ -284,6 +284,12 @@ def _explain(error: ErrorDetails) -> PilotError:
         )
         mend = f"Did you mean '{near[0]}'?" if near else "Remove it."
         return PilotError(f"unknown key '{key}'", where=where, mend=mend)
+    if error["type"] == "union_tag_invalid":
+        return PilotError(
+            f'there is no source of kind "{error["ctx"]["tag"]}"',
+            where=f"{FILE} [{'.'.join(location)}]",
+            mend=f"Use one of {', '.join(_KINDS)}.",
+        )
     if error["type"] == "missing":
         return PilotError(f"'{key}' is missing", where=where, mend="Add it.")
     message = error["msg"][0].lower() + error["msg"][1:]

@@ -98,8 +98,9 @@ def ask(url: str, record: dict[str, Any]) -> dict[str, Any]:
             where=url,
             mend="Start this pilot's with `pilot serve`, and name its address with --url.",
         )
+    said = str(content.get("detail") or content["error"]).rstrip(".")
     raise PilotError(
-        f"no decision was made ({answer.status_code}): {content.get('detail') or content['error']}",
+        f"no decision was made ({answer.status_code}): {said}",
         where=url,
         mend="`pilot status` and the service's log say more.",
     )

@@ -164,7 +164,7 @@ def _from_files(folder: Path, system: str, table: Table, file: Path) -> None:
         raise PilotError(
             f"the files cannot be read as CSV: {_first_line(error)}",
             where=where,
-            mend="Correct the file named above.",
+            mend="Correct the files there, or the pattern in sources.py.",
         ) from error
     finally:
         connection.close()

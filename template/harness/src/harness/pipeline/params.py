@@ -52,8 +52,12 @@ def load_params(root: Path) -> Params:
             f"cannot be read: {error.strerror}", where=str(PARAMS), mend="Restore it (git checkout)."
         ) from error
     except yaml.YAMLError as error:
-        line = str(error).replace("\n", " ")
-        raise PilotError(f"not valid YAML: {line}", where=str(PARAMS), mend="Correct that line.") from error
+        mark = getattr(error, "problem_mark", None)
+        said = f"not valid YAML: {getattr(error, 'problem', None) or 'unreadable'}"
+        where = f"{PARAMS} line {mark.line + 1}" if mark else str(PARAMS)
+        raise PilotError(said, where=where, mend="Correct that line.") from error
+    except UnicodeDecodeError as error:
+        raise PilotError("not UTF-8 text", where=str(PARAMS), mend="Save it as UTF-8.") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole file"

@@ -170,7 +170,7 @@ def _forget_the_dead(place: Path) -> None:
     users = place / ".handle_pids.json"
     with suppress(OSError, ValueError):
         listed = json.loads(users.read_text())
-        alive = [pid for pid in listed if psutil.pid_exists(pid)]
+        alive = [pid for pid in listed if _lives(pid)]
         if alive != listed:
             users.write_text(json.dumps(alive))
     postmaster = place / "postmaster.pid"
@@ -189,6 +189,16 @@ def _postmaster_lives(place: Path) -> bool:
         return _is_postgres(psutil.Process(number))
     except (OSError, ValueError, psutil.Error):
         return False
+
+
+def _lives(pid: int) -> bool:
+    # A killed process that nobody collects, as in a container without an init, keeps its number for good.
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:
+        return True
 
 
 def _is_postgres(process: psutil.Process | None) -> bool:
