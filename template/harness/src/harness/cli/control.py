@@ -162,7 +162,10 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSO
 
 
 def audit(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> None:
-    """Who changed what, when and why; exit 1 when the record was tampered with."""
+    """Who changed what, when and why; exit 1 when a line was changed, removed or put in.
+
+    Lines missing at the end are not noticed: keep a copy of the file elsewhere.
+    """
     from harness.control import read_audit
 
     settings = context.settings()
