@@ -39,8 +39,6 @@ def run(settings: Settings, report: Report) -> str:
             where=str(layout.QUALITY),
             mend=f"{layout.QUARANTINE} has the rows: mend the source, sources.py or the rule.",
         )
-    kept_count = f"{quality.rows - quality.bad:,} records keep the contract"
-    if not quality.bad:
-        return f"{kept_count}, none set aside"
     broken = ", ".join(f"{rule} {count:,}" for rule, count in quality.rules.items() if count)
-    return f"{kept_count}, {quality.bad:,} set aside in {layout.QUARANTINE} ({broken})"
+    aside = f"{quality.bad:,} set aside in {layout.QUARANTINE} ({broken})" if broken else "none set aside"
+    return f"{quality.rows - quality.bad:,} records keep the contract, {aside}"
