@@ -15,6 +15,8 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 # `make setup PYTHON=/path/to/python3.12` takes another interpreter than the first usable one.
 PYTHON ?=
 python := .venv/bin/python
+# A test process for each core; one that runs out of tests takes some of another's.
+side_by_side := --numprocesses auto --dist worksteal
 harness := template/harness
 pilot := scratch/demo-pilot
 
@@ -24,9 +26,9 @@ ifneq ($(strip $(shell cat $(ready) 2>/dev/null)),$(strip $(state)))
 .PHONY: $(ready)
 endif
 
-.PHONY: help setup demo test test-full lint bench constraints clean
+.PHONY: help setup demo test test-full coverage lint bench manifest constraints release release-check clean
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(ready) ## install into .venv what development needs (again only when that changed)
 	@$(if $(filter setup,$(MAKECMDGOALS)),echo "Development is set up in .venv.",:)
@@ -34,7 +36,7 @@ setup: $(ready) ## install into .venv what development needs (again only when th
 demo: setup ## render a pilot with default answers into scratch/demo-pilot, and run its demo
 	@echo "Rendering a pilot with default answers into $(pilot) (the one of last time is deleted) ..."
 	@rm -rf $(pilot)
-	@.venv/bin/copier copy --quiet --defaults $(if $(wildcard .git),--vcs-ref=HEAD) . $(pilot)
+	@.venv/bin/copier copy --quiet --defaults $(if $(wildcard .git),--vcs-ref=HEAD) "$(CURDIR)" $(pilot)
 	@echo "Making it a repository with a first commit ..."
 	@cd $(pilot) && git init --quiet --initial-branch=main && git add --all \
 	&& git -c user.name=demo -c user.email=demo@example.org -c commit.gpgsign=false commit --quiet --message "Start from pilot-template"
@@ -42,20 +44,35 @@ demo: setup ## render a pilot with default answers into scratch/demo-pilot, and 
 	@$(MAKE) --directory=$(pilot) demo
 
 test: setup ## the tests, a generated pilot's own on every Python included (minutes)
-	@$(python) -m pytest -m "not slow"
+	@$(python) -m pytest -m "not slow" $(side_by_side)
 
 test-full: setup ## all tests, the slowest included
-	@$(python) -m pytest
+	@$(python) -m pytest $(side_by_side)
+
+coverage: setup ## lines and branches of the harness that its tests take, child processes included (minutes)
+	@rm -rf scratch/coverage; mkdir -p scratch/coverage
+	@$(python) -m coverage run -m pytest -q -m "not slow" tests/harness
+	@$(python) -m coverage combine --quiet
+	@$(python) -m coverage report
 
 lint: setup ## style, types and the direction of imports
-	@$(python) -m ruff check tests $(harness) $(wildcard hooks fleet benchmarks)
-	@$(python) -m ruff format --check tests $(harness) $(wildcard hooks fleet benchmarks)
+	@$(python) -m ruff check tests $(harness) $(wildcard hooks update release fleet benchmarks)
+	@$(python) -m ruff format --check tests $(harness) $(wildcard hooks update release fleet benchmarks)
 	@$(python) -m mypy
 	@cd $(harness)/src && $(CURDIR)/.venv/bin/lint-imports --config $(CURDIR)/pyproject.toml --no-cache
 
-bench: setup ## the benchmarks, each beside a peer or a floor (about seven minutes)
-	@for name in generation startup decision demo; do echo "== $$name"; $(python) benchmarks/$$name.py; done
+bench: setup ## the benchmarks, each beside a peer or a floor (about a quarter of an hour)
+	@for name in generation startup decision control demo update; do echo "== $$name"; $(python) benchmarks/$$name.py; done
 	@echo "== all"; $(python) benchmarks/measure.py
+
+manifest: setup ## renew the list of the standard's files, and the page of the checks
+	@$(python) -m pilot_template.hooks.template
+
+release: setup ## check, write, commit and tag a version: make release VERSION=1.2.3 (OPTIONS=--dry-run only says what it would do)
+	@$(python) -m release $(VERSION) $(OPTIONS)
+
+release-check: setup ## what holds between this version and every release; changes nothing
+	@$(python) -m release --check
 
 # No index address, path or command in them: only names, versions, hashes, markers.
 compile := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
@@ -65,6 +82,10 @@ constraints: .venv/bin/uv ## renew the sets of versions that are tested: the pil
 	@printf 'hatchling>=1.27\nsetuptools\n' | $(compile) - --output-file $(harness)/build-constraints.txt >/dev/null
 	@$(compile) --all-extras $(harness)/pyproject.toml --output-file $(harness)/constraints.txt >/dev/null
 	@$(compile) --group dev --all-extras $(harness)/pyproject.toml --constraints $(harness)/constraints.txt --output-file constraints.txt >/dev/null
+	@for file in $(foreach name,uv build-constraints constraints,$(harness)/$(name).txt); do \
+	    { printf '# This file is the standard'"'"'s: `copier update` replaces it. Relax a pin in overrides.txt.\n'; cat $$file; } > $$file.new; \
+	    mv $$file.new $$file; \
+	done
 	@echo "Renewed. Now: make test-full"
 
 .venv/bin/uv:
@@ -111,7 +132,7 @@ $(ready): pyproject.toml constraints.txt $(harness)/pyproject.toml $(harness)/bu
 	@touch .venv/.unfinished
 	@echo "Installing what development needs ..."
 	@$(timed) .venv/bin/uv pip install --python $(python) --quiet --compile-bytecode --constraints constraints.txt \
-	    --build-constraints $(harness)/build-constraints.txt --group dev --editable '$(harness)[dev]' \
+	    --build-constraints $(harness)/build-constraints.txt --group dev --editable . --editable '$(harness)[dev]' \
 	|| { echo "make setup: the packages were not installed, see above. Check the network and pyproject.toml, then run it again." >&2; exit 2; }
 # Dated from the start: what was edited meanwhile is newer.
 	@printf '%s\n' "$(strip $(state))" > $(ready); touch -r .venv/.unfinished $(ready)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from jinja2 import FileSystemLoader
@@ -12,6 +13,20 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from mistakes.table import table
 from rendering import ROOT, copy_template, render
+from repositories import fresh, fresh_once, template_at_head
+
+__all__ = ["fresh", "fresh_once", "template_at_head"]
+
+
+def pytest_sessionstart() -> None:
+    if "HARNESS_MUTANT" in os.environ:  # see hooks/mutants.py
+        import pilot_template.hooks
+        import pilot_template.update
+        import release
+
+        print(f"checks under test: {Path(pilot_template.hooks.__file__).parent}")
+        print(f"update under test: {Path(pilot_template.update.__file__).parent}")
+        print(f"release under test: {Path(release.__file__).parent}")
 
 
 @pytest.fixture(scope="session")
@@ -48,9 +63,28 @@ def checks() -> Any:
     return environment.get_template("questions/checks.jinja").module
 
 
-# What a pilot says to each mistake: `pytest tests/pilot --mistakes-table FILE` writes what the tests saw.
-SAID: pytest.StashKey[dict[str, tuple[str, int]]] = pytest.StashKey()
+# What a pilot says to each mistake: `pytest tests/pilot --mistakes-table FILE` writes what the tests saw. It
+# travels in the reports, because the tests may run in several processes.
 TITLES: pytest.StashKey[dict[str, Path]] = pytest.StashKey()
+
+
+class Said:
+    """Collects what was said to each mistake, in the order in which the tests stand."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, tuple[int, Path, str, int]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call":
+            for name, value in report.user_properties:
+                if name == "said":
+                    title, place, file, line, code = value
+                    self.found[title] = place, Path(file), line, code
+
+    def page(self) -> str:
+        inorder = sorted(self.found.items(), key=lambda each: each[1][0])
+        titles = {title: file for title, (_, file, _, _) in inorder}
+        return table({title: (line, code) for title, (_, _, line, code) in inorder}, titles)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,23 +92,59 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[SAID] = {}
     config.stash[TITLES] = {}
+    config.pluginmanager.register(Said(), "said")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores: many tests wait for a service, a database or a clock."""
+    return (os.cpu_count() or 1) + 1
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     for item in items:
         for marker in item.iter_markers("mistake"):
             config.stash[TITLES][marker.args[0]] = item.path
+    yield  # what is not wanted is left out
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items[:] = longest_spread(items)
+
+
+# The longest first: each takes a minute and more, and the last of them would keep one process busy while the
+# others have nothing left.
+LONGEST = (
+    "test_generated_pilot.py::test_the_pilots_own_tests_pass",
+    "test_somebody_elses_data.py::test_a_simulated_regression_passes_the_standards_own_tests",
+    "test_release.py::test_a_version_is_released",
+    "test_somebody_elses_data.py::test_real_weather_decides_once_it_is_declared_a_sample",
+)
+
+
+def longest_spread(items: list[pytest.Item]) -> list[pytest.Item]:
+    """The longest tests at the beginning of each process's share, in turn.
+
+    pytest-xdist gives the first process so many tests in order, then the next as many, and so on; what is
+    left over at the end is shared out anew.
+    """
+    shares = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    longest = [item for name in LONGEST for item in items if name in item.nodeid]
+    others = [item for item in items if item not in longest]
+    size = -(-len(items) // shares)
+    found: list[pytest.Item] = []
+    for number in range(shares):
+        first = longest[number::shares]
+        rest = others[: max(size - len(first), 0)]
+        others = others[len(rest) :]
+        found += [*first, *rest]
+    return found + others
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     file = session.config.getoption("--mistakes-table")
-    if file:
-        Path(file).write_text(
-            table(session.config.stash[SAID], session.config.stash[TITLES]), encoding="utf-8"
-        )
+    if file and not hasattr(session.config, "workerinput"):
+        said = cast(Said, session.config.pluginmanager.get_plugin("said"))
+        Path(file).write_text(said.page(), encoding="utf-8")
 
 
 @pytest.fixture
@@ -84,12 +154,13 @@ def titles(pytestconfig: pytest.Config) -> dict[str, Path]:
 
 
 @pytest.fixture
-def note(request: pytest.FixtureRequest) -> Callable[..., None]:
+def note(request: pytest.FixtureRequest, titles: dict[str, Path]) -> Callable[..., None]:
     """Keep what was said to the mistake that the test is marked with."""
-    marker = request.node.get_closest_marker("mistake")
+    title = request.node.get_closest_marker("mistake").args[0]
 
     def note(line: str, code: int, root: Path) -> None:
         line = line.removeprefix("pilot: ").replace(str(root), "PILOT")
-        request.config.stash[SAID][marker.args[0]] = line, code
+        place = list(titles).index(title)
+        request.node.user_properties.append(("said", [title, place, str(titles[title]), line, code]))
 
     return note

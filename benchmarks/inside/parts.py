@@ -23,6 +23,7 @@ import narwhals as nw
 import polars as pl
 
 from harness.serving.schema import request_model
+from harness.serving.scorer import load_scorer
 from harness.serving.server import build_service
 from harness.settings import Store, load_settings
 
@@ -62,10 +63,13 @@ def parts(folder: Path, text: str) -> tuple[Any, dict[str, Part]]:
     service = build_service(settings)
     request = request_model(service.contract)
     entity, count = service.contract.entity, settings.serving.reasons
+    service.model_state()
     made = service.decide(request.model_validate_json(text).model_dump())
     if made.served_by != "model" or made.model_digest is None:
         raise SystemExit(f"the model does not decide ({made.why})")
-    scorer = service._scorer(made.model_digest)
+    digest = made.model_digest
+    # Here as well, to take it apart: the service has it in a process of its own.
+    scorer = load_scorer(settings.path(settings.serving.models), digest, count)
     host, model = scorer._model_file, scorer._model
     bare = sqlite3.connect(folder / "bare.db", isolation_level=None)
     for statement in (*DURABLE, "create table decisions (id integer primary key, record text)"):
@@ -80,6 +84,8 @@ def parts(folder: Path, text: str) -> tuple[Any, dict[str, Part]]:
         "Service.decide": lambda _, record: service.decide(record),
         "request schema": lambda text, _: request.model_validate_json(text).model_dump(),
         "control.permission": lambda _, record: service.control.permission(str(record[entity])),
+        "model's process": lambda _, record: service.host.score(digest, record),
+        "the same in this process": lambda _, record: scorer.score(record),
         "features": lambda _, record: features(record),
         "model": lambda *_: host.predict(model, computed),
         "reasons": lambda *_: host.reasons(model, computed, count),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import pickle
@@ -13,17 +15,21 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
+from textwrap import dedent, indent
 from typing import Any
 
 import polars as pl
 import pytest
 
 import harness
-from harness.control import Control, Slot, State, offer
+from harness.control import Control, Slot, State, StateUnreadable, offer
 from harness.control.state import write_state
+from harness.files import whole_file
 from harness.pipeline import layout
 from harness.pipeline.manifest import Manifest, build_package, keep
+from harness.serving.host import ModelHost, Rule
 from harness.serving.server import build_service
 from harness.serving.service import Service
 from harness.settings import Settings, load_settings
@@ -65,11 +71,11 @@ def features():
 """,
     "model.py": """
 import json
+from pathlib import Path
 
 from harness.pilot import Reason
 
 hook = None
-reasons_hook = None
 
 def train(features, label, params):
     return {"weight": float(params["weight"])}
@@ -83,13 +89,25 @@ def load(folder):
 def predict(model, features):
     if hook is not None:
         return hook(model, features)
+    if (told := _told("predict")) is not None:
+        return told(model, features)
     from . import contract  # an import as late as this must leave no compiled file behind
     return features["dryness"].to_numpy() * model["weight"]
 
 def reasons(model, features, count):
-    if reasons_hook is not None:
-        return reasons_hook(model, features)
+    if (told := _told("reasons")) is not None:
+        return told(model, features)
     return [[Reason("dryness", dry, dry * model["weight"])][:count] for dry in features["dryness"]]
+
+def _told(role):
+    # What a test has this model do, in whichever process it runs.
+    code = Path(__file__).parent
+    file = code.parents[2] / "told" / code.parent.name / f"{role}.py"
+    if not file.exists():
+        return None
+    names = {}
+    exec(compile(file.read_text(), str(file), "exec"), names)
+    return names[role]
 """,
     "fallback.py": """
 from harness.pilot import Answer, Reason
@@ -102,6 +120,12 @@ def decide(record):
     return Answer("skip", (Reason("a rule", record["crop"]),))
 """,
 }
+TOLD = """
+import ctypes, os, signal, sys, time
+from pathlib import Path
+import numpy as np
+from harness.pilot import Reason
+"""
 TOML = """
 [pilot]
 name = "Dry field"
@@ -145,6 +169,7 @@ class TinyPilot:
         }
     )
     services: list[Service] = field(default_factory=list)
+    reference: str = ""
 
     @property
     def control(self) -> Path:
@@ -168,6 +193,7 @@ class TinyPilot:
         (self.root / layout.MODEL / "weights.json").write_text(json.dumps({"weight": weight}))
         layout.write_json(self.root / layout.ORIGIN, {"origin": origin, "digest": "d" * 64})
         layout.write_json(self.root / layout.METRICS, {"model_beats_fallback": True})
+        (self.root / layout.REFERENCE).write_text(self.reference or "{}")
         columns = ["dryness", "depth", layout.KEY, layout.LABEL, layout.TIME]
         (self.root / layout.FEATURES).mkdir(parents=True, exist_ok=True)
         pl.DataFrame({name: [0.0] for name in columns}).write_parquet(self.root / layout.TRAIN)
@@ -201,6 +227,8 @@ class TinyPilot:
     def service(self) -> Service:
         service = build_service(self.settings())
         self.services.append(service)
+        with contextlib.suppress(StateUnreadable):
+            service.model_state()  # as a service does before it listens
         return service
 
     def parsed(self, **changes: Any) -> dict[str, Any]:
@@ -211,9 +239,15 @@ class TinyPilot:
             request_model(self.services[-1].contract).model_validate({**self.record, **changes}).model_dump()
         )
 
-    def model_file(self, digest: str) -> Any:
-        """The packaged model.py as the service holds it, to set its hook."""
-        return sys.modules[f"packaged_{digest}.model"]
+    def model_does(self, digest: str, code: str | None, *, role: str = "predict") -> None:
+        """Have a packaged model run this body of a function of (model, features) from its next call on."""
+        file = self.root / "var" / "told" / digest / f"{role}.py"
+        if code is None:
+            file.unlink()
+            return
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(file) as beside:
+            beside.write_text(f"{TOLD}\ndef {role}(model, features):\n{indent(dedent(code), '    ')}\n")
 
     def fallback_file(self) -> Any:
         return sys.modules[f"{PACKAGE}.fallback"]
@@ -250,8 +284,29 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TinyPilot]
     _forget()
     yield found
     for service in found.services:
-        service.store.close()
+        service.close()
     _forget()
+
+
+@pytest.fixture
+def host(tiny: TinyPilot) -> Iterator[Callable[..., ModelHost]]:
+    """Start a host of the tiny pilot's models, without a service; its breaker never opens unless told to."""
+    started: list[ModelHost] = []
+
+    def start(**options: Any) -> ModelHost:
+        given = {"reasons": 3, "in_flight": 8, "budget_s": 10.0, "breaker": Rule(failures=10_000)}
+        started.append(ModelHost(tiny.models, **{**given, **options}))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
+
+
+@pytest.fixture
+def record(tiny: TinyPilot) -> dict[str, Any]:
+    """A record as the service hands it to a model."""
+    return {**tiny.record, "measured_on": date.fromisoformat(tiny.record["measured_on"])}
 
 
 @pytest.fixture
@@ -386,6 +441,60 @@ def pilot_command(
     return run
 
 
+@pytest.fixture
+def pilot_here(
+    tiny: TinyPilot, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """Run `pilot` on the tiny pilot in this process: every library is imported once and not in each test."""
+    from harness.cli import context, main
+
+    # A signal is the test run's own business.
+    monkeypatch.setattr("harness.interruption.end_cleanly", lambda: None)
+
+    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        _forget()
+        importlib.invalidate_caches()
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.chdir(tiny.root)
+            # Of a file that is written anew within the second, as long as before, the old one would be taken.
+            patch.setattr(sys, "dont_write_bytecode", True)
+            for name, value in more.items():
+                patch.setenv(name, value)
+            try:
+                main(list(arguments))
+            except SystemExit as ended:
+                code = ended.code
+        printed = capsys.readouterr()
+        assert isinstance(code, int)
+        return subprocess.CompletedProcess(arguments, code, printed.out, printed.err)
+
+    yield run
+    context.choose(root=None, debug=False)
+
+
+@pytest.fixture(scope="session")
+def empty_tracking(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's database before the first run: making one takes MLflow seconds."""
+    from mlflow.tracking import MlflowClient
+
+    file = tmp_path_factory.mktemp("tracking") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").get_experiment_by_name("none")
+    return file
+
+
+@pytest.fixture
+def watched(
+    tiny: TinyPilot,
+    pilot_command: Callable[..., subprocess.CompletedProcess[str]],
+    pilot_here: Callable[..., subprocess.CompletedProcess[str]],
+) -> Any:
+    """The tiny pilot with a model, its reference and the template's monitoring.yaml."""
+    from watching import Watched
+
+    return Watched(tiny, pilot_command, pilot_here).start()
+
+
 @dataclass
 class Running:
     """A real service."""
@@ -399,11 +508,11 @@ def served(tiny: TinyPilot, environment: dict[str, str]) -> Iterator[Callable[..
     """Start `pilot serve` on a port of the system's choice and wait until it listens."""
     started: list[tuple[subprocess.Popen[str], Any]] = []
 
-    def start(*arguments: str, **more: str) -> Running:
+    def start(*arguments: str, before: tuple[str, ...] = (), **more: str) -> Running:
         log = tiny.root / f"service-{len(started)}.log"
         stream = log.open("w")
         process = subprocess.Popen(
-            [sys.executable, "-m", "harness.cli", "serve", "--port", "0", *arguments],
+            [sys.executable, "-m", "harness.cli", *before, "serve", "--port", "0", *arguments],
             cwd=tiny.root,
             env=environment | more,
             stdout=stream,

@@ -7,6 +7,7 @@ the code. With words, only those mutants are tried whose file and name hold them
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -51,7 +52,8 @@ class Mutant:
 PERMISSION, STATE, ACTIONS = "control/permission.py", "control/state.py", "control/actions.py"
 AUDIT, SERVICE, SCORER = "control/audit.py", "serving/service.py", "serving/scorer.py"
 SERVER, SCHEMA, APP = "serving/server.py", "serving/schema.py", "serving/app.py"
-DECISION, MANIFEST = "store/decisions.py", "pipeline/manifest.py"
+DATABASE, MANIFEST = "store/database.py", "pipeline/manifest.py"
+WATCHED = "control/watched.py"
 
 MUTANTS = (
     Mutant(
@@ -131,7 +133,7 @@ MUTANTS = (
     ),
     Mutant(
         "the cache knows a file by its time and size alone",
-        PERMISSION,
+        WATCHED,
         "(found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)",
         "(0, found.st_mtime_ns, 0, found.st_size)",
         READING,
@@ -139,7 +141,7 @@ MUTANTS = (
     ),
     Mutant(
         "the cache takes a file for settled at once",
-        PERMISSION,
+        WATCHED,
         "settled = ",
         "settled = True or ",
         READING,
@@ -147,7 +149,7 @@ MUTANTS = (
     ),
     Mutant(
         "a state that vanished is remembered",
-        PERMISSION,
+        WATCHED,
         "        except FileNotFoundError:\n            return None\n        except OSError as error:",
         "        except FileNotFoundError:\n            return self._cached[1] if self._cached else None\n"
         "        except OSError as error:",
@@ -191,7 +193,7 @@ MUTANTS = (
     Mutant(
         "kill leaves the sentinel out",
         ACTIONS,
-        "    _write_sentinel(folder, who, reason)\n    state = None",
+        "    _write_sentinel(folder, name, reason)\n    state = None",
         "    state = None",
         ACTING,
         "kill_without_a_state or damaged_state or holds_the_lock",
@@ -199,8 +201,8 @@ MUTANTS = (
     Mutant(
         "kill latches nothing",
         ACTIONS,
-        "latched = _next(found, who, reason, latched=True)",
-        "latched = _next(found, who, reason, latched=False)",
+        "latched = following(found, who, reason, latched=True)",
+        "latched = following(found, who, reason, latched=False)",
         ACTING,
         "two_stops",
     ),
@@ -225,7 +227,7 @@ MUTANTS = (
     Mutant(
         "arm starts what was not stopped",
         ACTIONS,
-        "if not state.latched and stop is None:",
+        "if not state.latched and stop is None and not state.held:",
         "if False:",
         ACTING,
         "nothing_is_stopped",
@@ -265,7 +267,7 @@ MUTANTS = (
     Mutant(
         "the audit's chain is not followed",
         AUDIT,
-        'or entry.get("previous") != previous',
+        'or entry.get("previous") != (hashes[-1] if hashes else START)',
         "",
         ACTING,
         "deleted_line or inserted_line or swapped",
@@ -273,7 +275,7 @@ MUTANTS = (
     Mutant(
         "an edited audit line passes",
         AUDIT,
-        "if previous != _hash(entry):",
+        "if stated != _hash(entry):",
         "if False:",
         ACTING,
         "edited_line",
@@ -289,7 +291,7 @@ MUTANTS = (
     Mutant(
         "real data decides in the sandbox",
         SERVICE,
-        'permission.stage == "sandbox" and scorer.manifest.origin == "real"',
+        'permission.stage == "sandbox" and self.host.manifest(permission.digest).origin == "real"',
         "False",
         DECISIONS,
         "real_data",
@@ -330,8 +332,8 @@ MUTANTS = (
     Mutant(
         "a model's failure hides what was assigned",
         SERVICE,
-        "return self._by_fallback(record, permission, Why.MODEL_FAILED)",
-        "return self._by_fallback(record, Permission(Arm.FALLBACK, Why.MODEL_FAILED), Why.MODEL_FAILED)",
+        "return self._by_fallback(record, permission, _why(error))",
+        "return self._by_fallback(record, Permission(Arm.FALLBACK, _why(error)), _why(error))",
         DECISIONS,
         "no_valid_score",
     ),
@@ -362,7 +364,7 @@ MUTANTS = (
     Mutant(
         "the sandbox listens everywhere",
         SERVER,
-        "if not loopback(host):",
+        "if host is not None and not loopback(host):",
         "if False:",
         DECISIONS,
         "loopback_only",
@@ -406,7 +408,7 @@ MUTANTS = (
     ),
     Mutant(
         "commits do not wait for the disk",
-        DECISION,
+        DATABASE,
         "PRAGMA synchronous=FULL",
         "PRAGMA synchronous=NORMAL",
         STORE,
@@ -439,6 +441,20 @@ MUTANTS = (
 )
 
 
+def everything() -> tuple[Mutant, ...]:
+    """The mutants of this file and of those beside it, mutants_*.py."""
+    found = list(MUTANTS)
+    sys.modules.setdefault("mutants", sys.modules[__name__])  # where they take Mutant from
+    for file in sorted(Path(__file__).parent.glob("mutants_*.py")):
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        found += module.MUTANTS
+    return tuple(found)
+
+
 def verdict(mutant: Mutant) -> str:
     """``killed``; or what is wrong: it survived, no longer fits, or its tests could not be run."""
     text = (SOURCE / mutant.file).read_text(encoding="utf-8")
@@ -456,9 +472,7 @@ def verdict(mutant: Mutant) -> str:
     return {0: "survived", 1: "killed"}.get(code, f"pytest ended with {code}:\n{output[-2000:]}")
 
 
-def examine(
-    mutants: tuple[Mutant, ...] = MUTANTS, tell: Callable[[str], None] = lambda line: None
-) -> list[str]:
+def examine(mutants: tuple[Mutant, ...], tell: Callable[[str], None] = lambda line: None) -> list[str]:
     """Try each mutant; gives a line for each that was not killed."""
     trouble = []
     for mutant in mutants:
@@ -488,6 +502,6 @@ def _run_tests(source: Path, mutant: Mutant) -> tuple[int, str]:
 
 if __name__ == "__main__":
     wanted = " ".join(sys.argv[1:])
-    failed = examine(tuple(one for one in MUTANTS if wanted in f"{one.file}: {one.name}"), print)
+    failed = examine(tuple(one for one in everything() if wanted in f"{one.file}: {one.name}"), print)
     print("\n".join(failed) or "every mutant was killed")
     sys.exit(bool(failed))

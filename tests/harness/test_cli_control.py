@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.cli.main import _run
-from harness.control import SENTINEL, Control, read_state
+from harness.control import SENTINEL, Control, Stop, read_state
 from harness.control.audit import AUDIT
 from harness.control.state import STATE
 from harness.serving.server import listen
@@ -156,7 +156,7 @@ def test_a_kill_that_leaves_the_model_running_is_not_reported_as_a_stop(
     tiny: Any, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.offered()
-    monkeypatch.setattr("harness.control.kill", lambda folder, reason: read_state(folder))
+    monkeypatch.setattr("harness.control.kill", lambda folder, **_: Stop(read_state(folder)))
     refused(run("kill", "--reason", "stop"), 2, "WAS NOT STOPPED")
 
 
@@ -189,7 +189,10 @@ def test_every_report_is_json_on_request(tiny: Any, run: Run) -> None:
         "revision": 2,
         "folder": str(tiny.control),
         "not_written": [],
-        "services": [],
+        "confirmed": True,
+        "last_model_decision": None,
+        "workers": [],
+        "remote": None,
     }
     assert json.loads(run("status", "--json")[1])["stopped"] is True
     assert json.loads(run("arm", "--reason", "go", "--json")[1]) == {

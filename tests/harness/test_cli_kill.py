@@ -32,7 +32,7 @@ def test_a_running_service_confirms_the_stop(tiny: Any, served: Any, pilot_comma
     assert decided(running.url, tiny)["served_by"] == "model"
     done = pilot_command("kill", "--reason", "a test")
     assert done.returncode == 0, done.stderr
-    assert "1 of 1 services on this host confirm it" in done.stdout
+    assert "1 of 1 workers confirm it" in done.stdout
     assert decided(running.url, tiny)["served_by"] == "fallback"
 
 
@@ -46,7 +46,8 @@ def test_a_service_that_reads_another_folder_is_stopped_there(
     assert decided(running.url, tiny)["served_by"] == "model"
     done = pilot_command("kill", "--reason", "a test", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["services"] == [{"url": running.url, "confirmed": True}]
+    (found,) = json.loads(done.stdout)["workers"]
+    assert (found["url"], found["confirmed"], found["under_way"]) == (running.url, True, 0)
     assert (elsewhere / "KILL").exists()
     assert (tiny.control / "KILL").exists()
     assert decided(running.url, tiny)["served_by"] == "fallback"
@@ -63,8 +64,8 @@ def test_a_service_that_does_not_confirm_is_named_with_exit_code_3(
     finally:
         os.kill(running.process.pid, 18)
     assert done.returncode == 3
-    assert f"kill {running.process.pid}" in done.stderr
-    assert "0 of 1 services on this host confirm it" in done.stdout
+    assert f"kill -9 {running.process.pid}" in done.stderr
+    assert "0 of 1 workers confirm it" in done.stdout
     assert decided(running.url, tiny)["why"] == "killed"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -28,7 +29,8 @@ from harness.control import (
     read_state,
 )
 from harness.control import audit as audit_file
-from harness.control.audit import AUDIT
+from harness.control.audit import AUDIT, END
+from harness.control.responses import roll_back
 from harness.control.state import LOCK, STATE, StateUnreadable
 from harness.errors import PilotError
 
@@ -163,7 +165,7 @@ def test_kill_with_a_state_that_cannot_be_replaced_holds_and_claims_no_revision(
     assert reader.permission("plot 1").revision == 1
 
 
-def test_kill_on_a_full_disk_still_makes_an_empty_file(
+def test_02_kill_on_a_full_disk_still_makes_an_empty_file(
     put: Put, folder: Path, reader: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put()
@@ -254,7 +256,7 @@ def test_arm_lifts_any_kind_of_kill_file(put: Put, folder: Path, reader: Control
         sentinel.symlink_to("nowhere")
     arm(folder, reason="lifted")
     assert reader.permission("plot 1").arm is Arm.CHAMPION
-    assert {file.name for file in folder.iterdir()} == {STATE, AUDIT, LOCK}
+    assert {file.name for file in folder.iterdir()} == {STATE, AUDIT, END, LOCK}
 
 
 def test_arm_is_refused_when_nothing_is_stopped(put: Put, folder: Path) -> None:
@@ -405,7 +407,7 @@ def test_writing_leaves_nothing_beside_the_state(put: Put, folder: Path) -> None
     put()
     kill(folder, reason="off")
     arm(folder, reason="on")
-    assert {file.name for file in folder.iterdir()} == {STATE, AUDIT, LOCK}
+    assert {file.name for file in folder.iterdir()} == {STATE, AUDIT, END, LOCK}
 
 
 def test_a_writer_that_finds_the_lock_held_says_so(
@@ -437,7 +439,7 @@ def test_without_an_audit_there_are_no_entries(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("line", [1, 2, 3, 4, 5])
-def test_an_edited_line_is_named(audited: Path, folder: Path, line: int) -> None:
+def test_28_an_edited_line_is_named(audited: Path, folder: Path, line: int) -> None:
     lines = audited.read_bytes().splitlines(keepends=True)
     lines[line - 1] = lines[line - 1].replace(b'"kill"', b'"arm"')
     audited.write_bytes(b"".join(lines))
@@ -458,7 +460,7 @@ def test_an_edited_line_with_a_hash_to_match_breaks_the_next(audited: Path, fold
 
 
 @pytest.mark.parametrize("line", [1, 2, 3, 4])
-def test_a_deleted_line_is_missed_by_the_next(audited: Path, folder: Path, line: int) -> None:
+def test_28_a_deleted_line_is_missed_by_the_next(audited: Path, folder: Path, line: int) -> None:
     lines = audited.read_bytes().splitlines(keepends=True)
     del lines[line - 1]
     audited.write_bytes(b"".join(lines))
@@ -522,3 +524,46 @@ def test_a_state_file_out_of_reach_is_unreadable_and_not_absent(
 
     assert unprivileged(attempt) == "unreadable"
     assert os.path.exists(open_folder / STATE)
+
+
+def test_an_arm_that_fails_half_way_leaves_the_only_stop_in_place(
+    put: Put, folder: Path, reader: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put()
+    (folder / SENTINEL).touch()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("harness.control.actions.write_state", full)
+    with pytest.raises(PilotError, match="the control state cannot be changed"):
+        arm(folder, reason="go")
+    assert reader.permission("plot 1").arm is Arm.FALLBACK
+
+
+@pytest.mark.parametrize(
+    "end", ['{"lines": 1e999, "sha256": ""}', '{"lines": -5, "sha256": ""}', "[" * 100_000]
+)
+def test_no_damage_to_the_records_end_holds_a_stop_up(
+    put: Put, folder: Path, reader: Control, end: str
+) -> None:
+    put()
+    kill(folder, reason="first")
+    arm(folder, reason="go")
+    (folder / "audit.end.json").write_text(end)
+    assert kill(folder, reason="again").state is not None
+    assert reader.permission("plot 1").arm is Arm.FALLBACK
+
+
+def test_a_folder_that_cannot_be_locked_is_stopped_all_the_same(
+    put: Put, folder: Path, reader: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put()
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("harness.control.state.fcntl.flock", no_locks)
+    assert kill(folder, reason="stop").missing
+    assert roll_back(folder, reason="back").action == "kill"
+    assert reader.permission("plot 1").arm is Arm.FALLBACK

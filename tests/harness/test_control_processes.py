@@ -61,7 +61,7 @@ def ended(process: subprocess.Popen[str]) -> str:
     return output
 
 
-def test_a_thousand_writes_by_four_processes_lose_nothing_and_tear_nothing(
+def test_11_a_thousand_writes_by_four_processes_lose_nothing_and_tear_nothing(
     put: Put, folder: Path, python: Start
 ) -> None:
     put()
@@ -76,7 +76,7 @@ def test_a_thousand_writes_by_four_processes_lose_nothing_and_tear_nothing(
         assert int(ended(process)) > 1
 
 
-def test_a_writer_that_is_killed_leaves_the_old_state_or_the_new_one(
+def test_13_a_writer_that_is_killed_leaves_the_old_state_or_the_new_one(
     put: Put, folder: Path, python: Start, reader: Control, wait: Callable[..., Any]
 ) -> None:
     put()

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from harness.control import SENTINEL, Arm, Control, Permission, Slot, State, StateUnreadable, Why
-from harness.control.permission import SETTLED_AFTER_NS, bucket
+from harness.control.permission import bucket
 from harness.control.state import STATE
+from harness.control.watched import SETTLED_AFTER_NS
 
 A, B = "a" * 64, "b" * 64
 Put = Callable[..., State]
@@ -61,10 +62,10 @@ def test_without_a_state_the_fallback_decides(reader: Control) -> None:
 
 def remembered(reader: Control) -> bool:
     """Whether it decided from a state that it keeps in memory, as it does when the file is a moment old."""
-    return reader.permission("plot 1").arm is Arm.CHAMPION and reader._cached is not None
+    return reader.permission("plot 1").arm is Arm.CHAMPION and reader._watched._cached is not None
 
 
-def test_a_state_that_is_deleted_under_way_stops_the_model(
+def test_05_a_state_that_is_deleted_under_way_stops_the_model(
     put: Put, folder: Path, reader: Control, wait: Callable[..., Any]
 ) -> None:
     put()
@@ -86,7 +87,7 @@ def test_a_control_folder_that_vanishes_stops_the_model(
     assert reader.permission("plot 1").arm is Arm.FALLBACK
 
 
-def test_a_state_cut_off_at_any_byte_stops_the_model(put: Put, folder: Path, reader: Control) -> None:
+def test_06_a_state_cut_off_at_any_byte_stops_the_model(put: Put, folder: Path, reader: Control) -> None:
     put()
     content = (folder / STATE).read_bytes().rstrip()
     for length in range(len(content)):
@@ -137,7 +138,7 @@ def test_the_documented_checksum_is_the_one_in_force(put: Put, folder: Path, rea
     "pct", [-1, 101, 900, float("nan"), float("inf"), "50", True, False, 50.0, None, [50]]
 )
 @pytest.mark.parametrize("role", ["champion", "challenger"])
-def test_a_share_that_is_no_whole_number_from_0_to_100_stops_the_model(
+def test_10_a_share_that_is_no_whole_number_from_0_to_100_stops_the_model(
     put: Put, folder: Path, reader: Control, role: str, pct: object
 ) -> None:
     document = put().model_dump(mode="json")
@@ -168,7 +169,7 @@ def test_a_share_that_is_no_whole_number_from_0_to_100_stops_the_model(
     ],
     ids=str,
 )
-def test_a_state_that_says_what_cannot_be_stops_the_model(
+def test_10_a_state_that_says_what_cannot_be_stops_the_model(
     put: Put, folder: Path, reader: Control, change: dict[str, Any]
 ) -> None:
     document = put().model_dump(mode="json")
@@ -253,7 +254,7 @@ def test_a_model_loses_its_right_when_the_folder_becomes_unsearchable(
     assert unprivileged(lambda: asked.permission("plot 1").why.value) == "killed"
 
 
-def test_an_unreadable_state_file_stops_the_model(
+def test_09_an_unreadable_state_file_stops_the_model(
     open_folder: Path, unprivileged: Callable[..., Any]
 ) -> None:
     (open_folder / STATE).write_text("{}")
@@ -262,7 +263,7 @@ def test_an_unreadable_state_file_stops_the_model(
     assert unprivileged(lambda: asked.permission("plot 1").why.value) == "state_unreadable"
 
 
-def test_a_restored_file_with_an_older_time_is_honoured(
+def test_07_an_off_file_restored_with_an_older_time_is_honoured(
     put: Put, folder: Path, reader: Control, wait: Callable[..., Any]
 ) -> None:
     put(latched=True)
@@ -277,7 +278,7 @@ def test_a_restored_file_with_an_older_time_is_honoured(
 
 
 @pytest.mark.parametrize("in_place", [True, False])
-def test_other_content_of_the_same_size_and_time_is_honoured(
+def test_08_other_content_of_the_same_size_and_time_is_honoured(
     put: Put, folder: Path, reader: Control, wait: Callable[..., Any], in_place: bool
 ) -> None:
     put(champion=Slot(digest=B, pct=100))
@@ -326,8 +327,19 @@ def test_a_latched_state_stops_both_models(put: Put, reader: Control) -> None:
 
 
 def test_in_the_shadow_stage_the_fallback_decides(put: Put, reader: Control) -> None:
-    put(stage="shadow", challenger=Slot(digest=B, pct=100))
-    assert reader.permission("plot 1") == Permission(Arm.FALLBACK, Why.SHADOW_STAGE, None, 1, "shadow")
+    put(stage="shadow", champion=None, challenger=Slot(digest=B, pct=100))
+    expected = Permission(Arm.FALLBACK, Why.SHADOW_STAGE, None, 1, "shadow", shadow=B)
+    assert reader.permission("plot 1") == expected
+
+
+def test_in_the_shadow_stage_a_champion_goes_on_deciding_for_its_share(put: Put, reader: Control) -> None:
+    put(stage="shadow", champion=Slot(digest=A, pct=60), challenger=Slot(digest=B, pct=100))
+    found = [reader.permission(f"plot {number}") for number in range(500)]
+    assert {each.digest for each in found} == {A, None}
+    assert all(
+        (each.arm is Arm.CHAMPION) is (each.bucket is not None and each.bucket <= 60) for each in found
+    )
+    assert {each.why for each in found if each.arm is Arm.FALLBACK} == {Why.OUTSIDE_ROLLOUT}
 
 
 @pytest.mark.parametrize("stage", ["sandbox", "early", "broad", "full"])
@@ -381,7 +393,7 @@ def test_buckets_are_those_that_the_documented_algorithm_draws() -> None:
         assert bucket("fields", entity) == murmur3_32(f"fields:{entity}".encode()) % 100 + 1
 
 
-def test_shares_are_met_and_a_larger_one_holds_the_smaller() -> None:
+def test_21_shares_are_met_and_a_larger_one_holds_the_smaller() -> None:
     drawn = [bucket("fields", f"plot-{number}") for number in range(100_000)]
     assert (min(drawn), max(drawn)) == (1, 100)
     chosen = {pct: {at for at, number in enumerate(drawn) if number <= pct} for pct in (10, 50, 100)}

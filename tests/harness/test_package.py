@@ -37,6 +37,7 @@ def test_a_package_holds_what_decides_and_not_the_sources(manifest: Manifest, ke
         "code/fallback.py",
         "code/features.py",
         "code/model.py",
+        "reference.json",
     }
     assert manifest.features == ("dryness", "depth")
     assert verify(kept, manifest.digest) == manifest

@@ -150,3 +150,50 @@ finally:
     process.terminate()
     process.wait(timeout=30)
     assert (tmp_path / "down").exists()
+
+
+def test_what_a_clone_does_not_have_and_what_always_runs_is_no_change() -> None:
+    absent = {"data/raw": "not in cache", "data/origin.json": "deleted"}
+    assert reproduce._causes([{"changed outs": absent}, {"changed deps": absent}, "always changed"]) == []
+    assert reproduce._causes(
+        [
+            {"changed deps": {"src/x": "modified", "params.yaml": {"train": "modified"}}},
+            {"changed outs": {"evidence/metrics.json": "deleted", "data/model": "modified"}},
+            "changed command",
+        ]
+    ) == ["src/x", "train in params.yaml", "evidence/metrics.json (deleted)", "data/model", "changed command"]
+
+
+def locked(root: Path, *, read: str) -> None:
+    """Two stages, the second of which read what the first wrote, or something else."""
+    (root / "dvc.lock").write_text(
+        f"""
+stages:
+  train: {{cmd: t, deps: [{{path: src, md5: s}}], outs: [{{path: data/model, md5: m1}}]}}
+  evaluate: {{cmd: e, deps: [{{path: data/model, md5: {read}}}, {{path: src, md5: s}}]}}
+"""
+    )
+
+
+def test_a_lock_file_of_two_halves_names_the_stage(tmp_path: Path) -> None:
+    locked(tmp_path, read="m2")
+    assert reproduce._broken_links(tmp_path) == [("evaluate", "data/model")]
+    locked(tmp_path, read="m1")
+    assert reproduce._broken_links(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["<<<<<<< ours", "[]", "stages: 3", "stages: {train: {outs: [{path: a}]}}", ": ["]
+)
+def test_a_lock_file_that_is_none_is_said_so(tmp_path: Path, text: str) -> None:
+    (tmp_path / "dvc.lock").write_text(text)
+    with pytest.raises(PilotError, match="not a lock file"):
+        reproduce.changed(tmp_path)
+
+
+def test_a_status_that_dvc_does_not_give_is_no_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked(tmp_path, read="m1")
+    done = subprocess.CompletedProcess([], 255, stdout="", stderr="ERROR: Unable to acquire lock. Another")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(PilotError, match="another DVC process is at work here"):
+        reproduce.changed(tmp_path)

@@ -11,14 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from harness.control import SENTINEL, Slot, arm, kill
 from harness.control.state import STATE
 from harness.errors import PilotError
-from harness.pilot import Answer, Reason
-from harness.serving import server, service
+from harness.pilot import Answer
+from harness.serving import host, running, service
 from harness.serving.server import check_stage, listen, loopback
 from harness.store import StoreUnavailable
 
@@ -73,23 +72,18 @@ def test_after_a_kill_the_next_decision_is_the_fallbacks_and_after_arm_the_model
 
 
 @pytest.mark.parametrize("how", ["kill", "sentinel alone", "state deleted", "state damaged"])
-def test_a_stop_while_the_model_scores_makes_the_answer_the_fallbacks(tiny: Any, how: str) -> None:
+def test_03_a_stop_while_the_model_scores_makes_the_answer_the_fallbacks(tiny: Any, how: str) -> None:
     digest = tiny.offered()
     deciding = tiny.service()
     deciding.decide(tiny.parsed())
 
-    def stopped_meanwhile(model: Any, features: Any) -> np.ndarray:
-        if how == "kill":
-            kill(tiny.control, reason="meanwhile")
-        elif how == "sentinel alone":
-            (tiny.control / SENTINEL).touch()
-        elif how == "state deleted":
-            (tiny.control / STATE).unlink()
-        else:
-            (tiny.control / STATE).write_text("{")
-        return np.array([0.9])
-
-    tiny.model_file(digest).hook = stopped_meanwhile
+    meanwhile = {
+        "kill": "from harness.control import kill; kill(control, reason='meanwhile')",
+        "sentinel alone": f"(control / {SENTINEL!r}).touch()",
+        "state deleted": f"(control / {STATE!r}).unlink()",
+        "state damaged": f"(control / {STATE!r}).write_text('{{')",
+    }[how]
+    tiny.model_does(digest, f"control = Path({str(tiny.control)!r}); {meanwhile}; return np.array([0.9])")
     made = deciding.decide(tiny.parsed())
     expected = {"state deleted": "no_state", "state damaged": "state_unreadable"}.get(how, "killed")
     assert (made.served_by, made.decision, made.why, made.score) == ("fallback", "skip", expected, None)
@@ -101,54 +95,51 @@ def test_a_model_that_is_replaced_while_it_scores_does_not_decide(tiny: Any) -> 
     deciding = tiny.service()
     deciding.decide(tiny.parsed())
 
-    def replaced_meanwhile(model: Any, features: Any) -> np.ndarray:
-        tiny.put(rev=2, challenger=Slot(digest=other, pct=100))
-        return np.array([0.9])
-
-    tiny.model_file(digest).hook = replaced_meanwhile
+    before = (tiny.control / STATE).read_bytes()
+    tiny.put(rev=2, challenger=Slot(digest=other, pct=100))
+    after = (tiny.control / STATE).rename(tiny.control / "next")
+    (tiny.control / STATE).write_bytes(before)
+    tiny.model_does(
+        digest, f"Path({str(after)!r}).replace({str(tiny.control / STATE)!r}); return np.array([0.9])"
+    )
     made = deciding.decide(tiny.parsed())
     assert (made.served_by, made.why, made.model_digest) == ("fallback", "model_replaced", other)
 
 
-def raising(model: Any, features: Any) -> Any:
-    raise RuntimeError("the model is not well")
-
-
-def exiting(model: Any, features: Any) -> Any:
-    raise SystemExit(3)
-
-
-SCORES: dict[str, tuple[Any, str]] = {
-    "raises": (raising, "model_failed"),
-    "exits": (exiting, "model_failed"),
-    "NaN": (lambda *_: np.array([np.nan]), "score_invalid"),
-    "infinity": (lambda *_: np.array([np.inf]), "score_invalid"),
-    "too high": (lambda *_: np.array([1.0000001]), "score_invalid"),
-    "too low": (lambda *_: np.array([-1e-9]), "score_invalid"),
-    "two": (lambda *_: np.array([0.9, 0.9]), "score_invalid"),
-    "none": (lambda *_: np.array([]), "score_invalid"),
-    "a matrix": (lambda *_: np.array([[0.1, 0.9]]), "model_failed"),
-    "no array": (lambda *_: 0.9, "model_failed"),
-    "nothing": (lambda *_: None, "model_failed"),
-    "text": (lambda *_: ["high"], "model_failed"),
+SCORES = {
+    "raises": ("raise RuntimeError('the model is not well')", "model_failed"),
+    "exits": ("raise SystemExit(3)", "model_failed"),
+    "leaves": ("os._exit(3)", "model_died"),
+    "aborts": ("os.abort()", "model_died"),
+    "reads where nothing is": ("ctypes.string_at(1)", "model_died"),
+    "NaN": ("return np.array([np.nan])", "score_invalid"),
+    "infinity": ("return np.array([np.inf])", "score_invalid"),
+    "too high": ("return np.array([1.0000001])", "score_invalid"),
+    "too low": ("return np.array([-1e-9])", "score_invalid"),
+    "two": ("return np.array([0.9, 0.9])", "score_invalid"),
+    "none": ("return np.array([])", "score_invalid"),
+    "a matrix": ("return np.array([[0.1, 0.9]])", "model_failed"),
+    "no array": ("return 0.9", "model_failed"),
+    "nothing": ("return None", "model_failed"),
+    "text": ("return ['high']", "model_failed"),
 }
 
 
 @pytest.mark.parametrize("role", ["champion", "challenger"])
 @pytest.mark.parametrize("trouble", SCORES)
-def test_a_model_that_gives_no_valid_score_leaves_the_decision_to_the_fallback(
+def test_18_a_model_that_gives_no_valid_score_leaves_the_decision_to_the_fallback(
     tiny: Any, trouble: str, role: str
 ) -> None:
     digest = tiny.package().digest
     tiny.put(**{role: Slot(digest=digest, pct=100)})
     deciding = tiny.service()
     deciding.decide(tiny.parsed())
-    hook, why = SCORES[trouble]
-    tiny.model_file(digest).hook = hook
+    code, why = SCORES[trouble]
+    tiny.model_does(digest, code)
     made = deciding.decide(tiny.parsed())
     assert (made.served_by, made.why, made.decision, made.score) == ("fallback", why, "skip", None)
     assert (made.assigned, made.model_digest) == (role, digest)  # what the rollout gave it counts
-    tiny.model_file(digest).hook = None
+    tiny.model_does(digest, None)
     assert deciding.decide(tiny.parsed()).served_by == "model"
 
 
@@ -159,8 +150,8 @@ def test_a_model_that_cannot_give_reasons_leaves_the_decision_to_the_fallback(
     digest = tiny.offered()
     deciding = tiny.service()
     deciding.decide(tiny.parsed())
-    hooks = {"raise": raising, "none": lambda *_: [], "no reasons": lambda *_: [["because"]]}
-    tiny.model_file(digest).reasons_hook = hooks[trouble]
+    codes = {"raise": "raise RuntimeError", "none": "return []", "no reasons": "return [['because']]"}
+    tiny.model_does(digest, codes[trouble], role="reasons")
     made = deciding.decide(tiny.parsed())
     assert (made.served_by, made.why) == ("fallback", "model_failed")
 
@@ -169,13 +160,14 @@ def test_reasons_are_kept_as_plain_numbers(tiny: Any) -> None:
     digest = tiny.offered()
     deciding = tiny.service()
     deciding.decide(tiny.parsed())
-    given = [
-        Reason("a", float("nan"), np.float32(0.5)),
-        Reason("b", np.int64(3), float("inf")),
-        Reason("c", np.str_("x"), None),
-        Reason("d", np.bool_(True), 1),
-    ]
-    tiny.model_file(digest).reasons_hook = lambda *_: [given]
+    given = """
+        return [[
+            Reason("a", float("nan"), np.float32(0.5)),
+            Reason("b", np.int64(3), float("inf")),
+            Reason("c", np.str_("x"), None),
+        ]]
+    """
+    tiny.model_does(digest, given, role="reasons")
     made = deciding.decide(tiny.parsed())
     assert made.served_by == "model"
     found = deciding.store.get(made.decision_id)
@@ -184,8 +176,9 @@ def test_reasons_are_kept_as_plain_numbers(tiny: Any) -> None:
         ["a", None, 0.5],
         ["b", 3, None],
         ["c", "x", None],
-        ["d", True, 1.0],
     ]
+    tiny.model_does(digest, "return [[Reason('d', np.bool_(True), 1)]]", role="reasons")
+    assert [list(reason.values()) for reason in deciding.decide(tiny.parsed()).reasons] == [["d", True, 1.0]]
 
 
 def truncated(place: Path) -> None:
@@ -201,7 +194,7 @@ def another(place: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [shutil.rmtree, truncated, another], ids=["missing", "truncated", "another"]
 )
-def test_without_its_package_a_model_is_unavailable_and_the_service_starts(
+def test_14_without_its_package_a_model_is_unavailable_and_the_service_starts(
     tiny: Any, damage: Callable[[Path], None]
 ) -> None:
     digest = tiny.offered()
@@ -231,7 +224,7 @@ def test_a_package_that_comes_back_is_used_again(tiny: Any, monkeypatch: pytest.
     assert deciding.decide(tiny.parsed()).why == "model_unavailable"
     away.rename(tiny.models / digest)
     assert deciding.decide(tiny.parsed()).why == "model_unavailable"  # not a try with every request
-    monkeypatch.setattr(service, "LOAD_AGAIN_AFTER_S", 0.0)
+    monkeypatch.setattr(host, "LOAD_AGAIN_AFTER_S", 0.0)
     assert deciding.decide(tiny.parsed()).served_by == "model"
 
 
@@ -269,6 +262,22 @@ def test_without_a_state_a_decision_counts_as_one_about_nothing_real(tiny: Any) 
     assert (made.served_by, made.why, made.stage, made.sandbox) == ("fallback", "no_state", "unknown", True)
 
 
+@pytest.mark.parametrize("damage", ["deleted", "damaged"])
+def test_05_a_state_that_is_lost_under_way_is_the_fallbacks_next_decision_and_one_alarm(
+    tiny: Any, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    tiny.offered()
+    deciding = tiny.service()
+    assert deciding.decide(tiny.parsed()).served_by == "model"
+    if damage == "deleted":
+        (tiny.control / STATE).unlink()
+    else:
+        (tiny.control / STATE).write_text("{")
+    assert [deciding.decide(tiny.parsed()).served_by for _ in range(3)] == ["fallback"] * 3
+    alarms = [line for line in caplog.messages if "ALARM" in line]
+    assert alarms == ["ALARM: the control state is gone or cannot be trusted, so the fallback decides"]
+
+
 def test_a_state_that_vanishes_does_not_turn_real_decisions_into_play(tiny: Any) -> None:
     tiny.champion(tiny.package().digest, stage="early")
     deciding = tiny.service()
@@ -278,7 +287,7 @@ def test_a_state_that_vanishes_does_not_turn_real_decisions_into_play(tiny: Any)
     assert (made.served_by, made.why, made.stage, made.sandbox) == ("fallback", "no_state", "unknown", False)
 
 
-def test_a_plot_without_a_name_gets_the_fallback(tiny: Any) -> None:
+def test_23_a_plot_without_a_name_gets_the_fallback(tiny: Any) -> None:
     tiny.offered()
     deciding = tiny.service()
     made = deciding.decide({**tiny.parsed(), "plot": None})
@@ -307,7 +316,7 @@ def test_a_fallback_that_raises_is_no_decision_and_never_the_models(tiny: Any) -
         raise KeyError("secret value")
 
     tiny.fallback_file().hook = unwell
-    tiny.model_file(digest).hook = raising
+    tiny.model_does(digest, "raise RuntimeError")
     with pytest.raises(service.FallbackFailed) as told:
         deciding.decide(tiny.parsed())
     assert "secret" not in str(told.value)
@@ -408,9 +417,9 @@ def test_an_address_of_another_machine_is_told(host: str) -> None:
 
 
 def test_the_gate_stands_before_the_socket(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "listen", lambda *_: pytest.fail("it listened"))
+    monkeypatch.setattr(running, "listen", lambda *_: pytest.fail("it listened"))
     with pytest.raises(PilotError, match="loopback only"):
-        server.serve(tiny.settings(), host="0.0.0.0", port=0)
+        running.serve(tiny.settings(), host="0.0.0.0", port=0)
 
 
 def test_a_service_process_carries_no_training_stack(
@@ -425,6 +434,7 @@ from harness.serving.server import build_service
 from harness.settings import load_settings
 
 service = build_service(load_settings(Path(sys.argv[1])))
+service.model_state()
 record = dict(reading="r", plot="p", measured_on=date(2026, 3, 1), dryness=80.0, depth_cm=5, crop=None)
 print(service.decide({**record, "covered": True}).served_by, *sorted(sys.modules))
 """
@@ -432,8 +442,7 @@ print(service.decide({**record, "covered": True}).served_by, *sorted(sys.modules
     output, errors = process.communicate(timeout=60)
     served_by, *modules = output.split()
     assert served_by == "model", errors
-    assert "polars" in modules
-    for heavy in ("mlflow", "dvc", "ibis", "sklearn", "pandas", "lightgbm", "duckdb"):
+    for heavy in ("polars", "numpy", "mlflow", "dvc", "ibis", "sklearn", "pandas", "lightgbm", "duckdb"):
         assert not [name for name in modules if name.split(".")[0] == heavy]
     assert "dryfield.sources" not in modules
 

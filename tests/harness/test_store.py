@@ -15,7 +15,7 @@ import pytest
 
 from harness.errors import PilotError
 from harness.settings import without_password
-from harness.store import Decision, DecisionStore, StoreUnavailable, decisions
+from harness.store import Decision, DecisionStore, StoreUnavailable, database
 
 Start = Callable[..., subprocess.Popen[str]]
 MADE = Decision(
@@ -121,7 +121,7 @@ def test_one_name_is_one_decision(store: DecisionStore) -> None:
 
 
 def test_every_connection_is_durable(store: DecisionStore) -> None:
-    engine = store._engine
+    engine = store.database.engine
     connections = [engine.connect() for _ in range(12)]  # more than the pool keeps
     for connection in connections:
         asked = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in PRAGMAS}
@@ -161,9 +161,9 @@ def test_two_that_start_on_an_empty_database_at_once_both_start(
 ) -> None:
     import sqlalchemy as sa
 
-    from harness.store import decisions
+    from harness.store import database
 
-    create, calls = decisions.metadata.create_all, []
+    create, calls = database.metadata.create_all, []
 
     def late(engine: sa.Engine) -> None:
         calls.append(engine)
@@ -172,7 +172,7 @@ def test_two_that_start_on_an_empty_database_at_once_both_start(
             create(engine, checkfirst=False)
         create(engine)
 
-    monkeypatch.setattr(decisions.metadata, "create_all", late)
+    monkeypatch.setattr(database.metadata, "create_all", late)
     store = DecisionStore(url)
     store.record(MADE)
     store.close()
@@ -268,7 +268,7 @@ def test_a_database_that_another_process_keeps_locked_is_told(
 ) -> None:
     other = sqlite3.connect(tmp_path / "a folder" / "decisions.db", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
-    connection = store._engine.connect()  # the only idle one: the next question gets it back
+    connection = store.database.engine.connect()  # the only idle one: the next question gets it back
     connection.exec_driver_sql("PRAGMA busy_timeout=50")
     connection.close()
     with pytest.raises(StoreUnavailable, match="locked"):
@@ -288,10 +288,10 @@ def test_a_number_that_is_no_json_is_never_kept(store: DecisionStore) -> None:
 def test_a_writer_that_waits_too_long_for_the_others_decides_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decisions, "BUSY_S", 0.05)
+    monkeypatch.setattr(database, "BUSY_S", 0.05)
     store = DecisionStore(f"sqlite:///{tmp_path}/decisions.db")
-    assert store._turn is not None
-    with store._turn, pytest.raises(StoreUnavailable, match="the database is busy"):
+    assert store.database._turn is not None
+    with store.database._turn, pytest.raises(StoreUnavailable, match="the database is busy"):
         store.record(MADE)
     assert store.latest(1) == []
     store.record(MADE)

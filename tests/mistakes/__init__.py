@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mistakes import code, configuration, options, sources
+from mistakes import access, code, configuration, options, remote, sources, watching
 from mistakes.planted import Mistake
 
 ALL: tuple[Mistake, ...] = (
@@ -10,4 +10,7 @@ ALL: tuple[Mistake, ...] = (
     *sources.MISTAKES,
     *code.MISTAKES,
     *options.MISTAKES,
+    *access.MISTAKES,
+    *watching.MISTAKES,
+    *remote.MISTAKES,
 )

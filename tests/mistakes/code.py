@@ -6,6 +6,7 @@ from mistakes.planted import Mistake, appended, edited, removed
 
 SERVE = ("serve", "--port", "0")
 FEATURES, TRAIN, EVALUATE = (("stage", name) for name in ("features", "train", "evaluate"))
+PACKAGE_STAGE = ("stage", "package")
 BROKEN = "def broken(:\n"
 RAISES = "\nraise RuntimeError('not today')\n"
 
@@ -146,6 +147,48 @@ MISTAKES = (
         EVALUATE,
         ("model.py: predict() gave", "no score for the contract's decision", "Return probabilities"),
         edited("model.py", "num_threads=1))\n\n\ndef reasons", "num_threads=1)) * 9\n\n\ndef reasons"),
+        trained=True,
+    ),
+    Mistake(
+        "routes.py with a syntax error",
+        SERVE,
+        ("late_payment/routes.py: line", "is not valid Python", "Correct it"),
+        appended("routes.py", BROKEN),
+    ),
+    Mistake(
+        "routes.py imports what is not installed",
+        SERVE,
+        ("late_payment/routes.py: it imports 'collectors', which is not installed", "pyproject.toml"),
+        appended("routes.py", "\nimport collectors\n"),
+    ),
+    Mistake(
+        "a route that says no scope",
+        SERVE,
+        ("routes.py line", "TypeError", "'scope'", "Correct it"),
+        edited("routes.py", "    return own", '    return [Route("GET", "/summary", dict)]'),
+    ),
+    Mistake(
+        "a route with a scope that no token can have",
+        SERVE,
+        ("routes.py, GET /summary: 'everybody' is no scope", "Use one of decide, outcomes"),
+        edited(
+            "routes.py", "    return own", '    return [Route("GET", "/summary", dict, scope="everybody")]'
+        ),
+    ),
+    Mistake(
+        "routes.py without its function",
+        SERVE,
+        ("late_payment/routes.py: routes is not defined", "Define it"),
+        edited("routes.py", "def routes(", "def paths("),
+    ),
+    Mistake(
+        "a model that imports from routes.py",
+        PACKAGE_STAGE,
+        ("model.py line 1: it imports from routes.py, which is not packaged", "a file of its own"),
+        lambda pilot: pilot.file("model.py").write_text(
+            "from .routes import routes  # noqa\n" + pilot.file("model.py").read_text(encoding="utf-8"),
+            encoding="utf-8",
+        ),
         trained=True,
     ),
 )

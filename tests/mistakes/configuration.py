@@ -40,6 +40,12 @@ MISTAKES = (
         edited("pilot.toml", "[serving]", "[servng]"),
     ),
     Mistake(
+        "a breaker that would open before a model failed",
+        STATUS,
+        ("[serving]: 'breaker_failures': input should be greater than or equal to 1",),
+        edited("pilot.toml", "port = 8080", "port = 8080\nbreaker_failures = 0"),
+    ),
+    Mistake(
         "a database gets a folder's key",
         STATUS,
         ("[sources.erp]: a source of kind \"postgres\" has no 'path'", 'write kind = "csv"'),
@@ -117,6 +123,29 @@ MISTAKES = (
         ("stage", "train"),
         ("model.py line", "LightGBMError", "(stage train)", "Correct it"),
         edited("params.yaml", "num_leaves: 15", "num_leaves: -15"),
+        trained=True,
+    ),
+    Mistake(
+        "a parameter is changed and the pipeline is not run",
+        ("run", "--check"),
+        ("dvc.lock: these stages would run again: train", "train in params.yaml", "Run `pilot run`"),
+        edited("params.yaml", "rounds: 50", "rounds: 60"),
+        code=1,
+        trained=True,
+    ),
+    Mistake(
+        "dvc.lock is deleted, and evidence/ is not",
+        ("run", "--check"),
+        ("dvc.lock: it is missing", "evidence/metrics.json claims that there was a run", "Run `pilot run`"),
+        removed("dvc.lock"),
+        code=1,
+        trained=True,
+    ),
+    Mistake(
+        "dvc.lock holds a conflict",
+        ("run", "--check"),
+        ("dvc.lock: it is not a lock file of DVC's", "Bring it back"),
+        appended("dvc.lock", "<<<<<<< ours\n"),
         trained=True,
     ),
     Mistake(

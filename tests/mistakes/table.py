@@ -22,6 +22,7 @@ SECTIONS = {
     "test_mistakes_models": "Models and the service",
     "test_mistakes_surroundings": "Git, network, rights and disks",
     "test_mistakes_interruptions": "Interruptions, and two at once",
+    "test_drill": "Drills",
 }
 
 

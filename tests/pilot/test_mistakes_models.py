@@ -47,6 +47,19 @@ def serving(pilot: Pilot, *arguments: str, limit: Callable[[], None] | None = No
         assert "Traceback" not in log.read_text()
 
 
+@pytest.mark.mistake("a decision without a token where one is needed")
+def test_no_token(modelled: Pilot, note: Note) -> None:
+    modelled.edit("pilot.toml", "open_in_sandbox = true", "open_in_sandbox = false")
+    with serving(modelled) as url:
+        ended = modelled.run("decide", "--example", "1", "--url", url)
+        assert ended.code == 2
+        assert "a token is needed, so nothing was decided" in ended.line
+        assert "`pilot token issue NAME --scope decide`, and set PILOT_TOKEN" in ended.line
+        note(ended.line.replace(url, "http://127.0.0.1:8080"), ended.code, modelled.root)
+        token = modelled.works("token", "issue", "collections").stdout.strip()
+        modelled.works("decide", "--example", "1", "--url", url, more={"PILOT_TOKEN": token})
+
+
 def get(address: str) -> httpx.Response:
     return httpx.get(address, timeout=30, trust_env=False)
 

@@ -57,7 +57,8 @@ def test_a_repository_of_another_account(new: Pilot, note: Note) -> None:
     note(ended.line, ended.code, new.root)
 
 
-def test_a_repository_without_a_commit_and_then_a_dirty_one(trained: Pilot) -> None:
+@pytest.mark.mistake("a run over changes that are not committed")
+def test_a_dirty_work_tree_and_then_one_without_a_commit(trained: Pilot, note: Note) -> None:
     tracked = trained.root / "var" / "mlflow" / "mlflow.db"
 
     def tags() -> dict[str, str]:
@@ -68,13 +69,18 @@ def test_a_repository_without_a_commit_and_then_a_dirty_one(trained: Pilot) -> N
 
     assert tags()["git_dirty"] == "false"
     trained.edit("fallback.py", "LARGE_EUR = 10_000", "LARGE_EUR = 10_001")
-    trained.works("stage", "publish")
+    (line,) = (line for line in trained.works("run").stdout.splitlines() if "committed" in line)
+    assert "Commit, and run again" in line
+    note(f"(`pilot run`) {line.strip()}", 0, trained.root)
     assert tags()["git_dirty"] == "true"
     assert tags()["git_tree"] == trained.git("rev-parse", "HEAD^{tree}")
+    trained.git("commit", "-q", "-a", "-m", "a threshold")
+    trained.works("stage", "publish")
+    assert tags()["git_dirty"] == "false"
 
     shutil.rmtree(trained.root / ".git")
     trained.git("init", "-q", "-b", "main")
-    trained.works("run")
+    assert line in trained.works("run").stdout
     assert (tags()["git_dirty"], tags()["git_tree"]) == ("true", "none")
 
 
@@ -99,8 +105,42 @@ def test_a_wrong_password(trained: Pilot, note: Note) -> None:
         assert "[sources.erp] url (postgresql://reader:***@" in ended.line
         assert "password authentication failed" in ended.line
         assert "mistaken" not in ended.line
-        note(ended.line.replace(str(place), "…"), ended.code, trained.root)
+        # A folder whose path is too long for a socket is reached by a short link, named at random.
+        note(ended.line.replace(url.partition("?host=")[2], "…"), ended.code, trained.root)
         trained.works("stage", "ingest", more=with_password("right"))
+
+
+@pytest.mark.mistake("`make setup` without a network")
+def test_no_network_for_the_setup(new: Pilot, note: Note) -> None:
+    nowhere = {
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_INDEX_URL": "http://127.0.0.1:1/simple",
+        "PIP_RETRIES": "0",
+    }
+    others = {"PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": "", "PIP_NO_INDEX": ""}
+    command = ["make", "setup", f"PYTHON={sys.executable}"]
+    options = new.options({**nowhere, **others})
+    done = subprocess.run(command, **options, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("make setup: "))
+    assert "Check the network and pip's index" in line
+    # What was begun is known to be unfinished, so that the next set-up begins anew.
+    assert (new.root / ".venv" / ".unfinished").exists()
+    assert not (new.root / ".venv" / ".ready").exists()
+    note(line, done.returncode, new.root)
+
+
+@pytest.mark.mistake("no network at all, in a pilot that is set up")
+def test_no_network_at_all(new: Pilot, note: Note) -> None:
+    alone = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    if not shutil.which("unshare") or subprocess.run([*alone, "true"], capture_output=True).returncode:
+        pytest.skip("this account may not take the network away")
+    command = [*alone, *new.command("demo")]
+    done = subprocess.run(command, **new.options(), capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "9 answered, 9 on record" in done.stdout
+    assert "pilot: " not in done.stderr
+    note("nothing: `pilot demo`, and each command in it, needs none.", 0, new.root)
 
 
 @contextmanager

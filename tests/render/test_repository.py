@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 import subprocess
 from pathlib import Path
@@ -45,6 +46,8 @@ def test_no_file_holds_the_path_of_a_machine_or_a_registry(committed: list[str])
 @pytest.mark.parametrize("name", ["constraints.txt", "template/harness/constraints.txt"])
 def test_pins_are_names_versions_hashes_and_markers(name: str) -> None:
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    if name.startswith("template/"):
+        assert "the standard's" in lines.pop(0)
     good = re.compile(
         r"[a-z0-9-]+==[\w.!+]+(?: ; [\w '\"<>=!.()]+)? \\|    --hash=sha256:[0-9a-f]{64}(?: \\)?"
     )
@@ -58,6 +61,18 @@ def test_the_pins_of_development_include_those_of_a_pilot() -> None:
         for name in ("template/harness/constraints.txt", "constraints.txt")
     ]
     assert pinned[0] <= pinned[1]
+
+
+def test_every_test_that_the_readme_names_is_there() -> None:
+    text = (
+        (ROOT / "README.md").read_text(encoding="utf-8").partition("## What holds")[2].partition("\n## ")[0]
+    )
+    named = set(re.findall(r"`(test_[\w*]+|mutants\.py)`", text))
+    assert len(named) > 8
+    folders = (ROOT / "tests", ROOT / "template" / "harness" / "tests")
+    there = [path.name for folder in folders for path in folder.rglob("*.py")]
+    for name in named:
+        assert fnmatch.filter(there, name if name.endswith(".py") else f"{name}.py"), f"there is no {name}"
 
 
 def test_no_file_is_litter(committed: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sysconfig
 import traceback
 from pathlib import Path
 
@@ -79,8 +80,36 @@ def _of_the_machine(error: Exception, root: Path) -> PilotError | None:
     return None
 
 
+def place(error: BaseException) -> str:
+    """Where an exception arose, by file and line, and without its text, which may quote somebody's data.
+
+    It names the team's code where that took part, else the standard's, else whatever raised it.
+    """
+    frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    installed = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
+    own = [each for each in frames if not str(each[0]).startswith(("<", *installed))]
+    theirs = [each for each in own if not each[0].is_relative_to(HARNESS)]
+    file, line = (theirs or own or frames or [(Path("unknown"), 0)])[-1]
+    return f"{file.name} line {line}"
+
+
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def told(error: BaseException, root: Path, file: str) -> PilotError:
+    """Whatever an optional file of the team's raised, told in one line.
+
+    Args:
+        error: What was raised.
+        root: The pilot's folder.
+        file: The file that was loaded or called.
+    """
+    if isinstance(error, PilotError):
+        return error
+    if isinstance(error, Exception):
+        return unforeseen(error, root)
+    return PilotError(f"it ended the process ({type(error).__name__})", where=file, mend="Correct it.")
 
 
 def unforeseen(error: Exception, root: Path) -> PilotError:

@@ -1,8 +1,8 @@
 """The protocol that a pilot's five files satisfy, and the one place where they are loaded.
 
 Each file is loaded only when a role needs it: ingest loads ``sources``, training loads ``model``, and the
-service loads ``contract`` and ``fallback`` from the work tree and everything else from the packaged model,
-so that what was trained is what decides.
+service loads ``contract``, ``fallback`` and, where there is one, ``routes`` from the work tree and everything
+else from the packaged model, so that what was trained is what decides.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import narwhals as nw
     import numpy as np
     import polars as pl
+
+    from harness.serving.team import Route, Serving
 
 FieldType = Literal["text", "integer", "number", "boolean", "date"]
 Value = str | int | float | bool | None
@@ -280,12 +282,21 @@ class FallbackFile(Protocol):
         ...
 
 
+class RoutesFile(Protocol):
+    """``routes.py``, which may be absent: what the service answers beside the standard's own routes."""
+
+    def routes(self, serving: Serving) -> Sequence[Route]:
+        """The routes, each answered below ``/team``; called once, before the service listens."""
+        ...
+
+
 ROLES: dict[str, tuple[str, ...]] = {
     "sources": ("tables", "records"),
     "contract": ("contract",),
     "features": ("features",),
     "model": ("train", "save", "load", "predict", "reasons"),
     "fallback": ("decide",),
+    "routes": ("routes",),
 }
 
 
@@ -319,6 +330,13 @@ def load_model(package: str) -> ModelFile:
 def load_fallback(package: str) -> FallbackFile:
     """Load the pilot's fallback.py."""
     return cast(FallbackFile, _load(package, "fallback"))
+
+
+def load_routes(package: str) -> RoutesFile | None:
+    """Load the pilot's routes.py; None where it has none."""
+    if importlib.util.find_spec(f"{package}.routes") is None:
+        return None
+    return cast(RoutesFile, _load(package, "routes"))
 
 
 @contextmanager
@@ -388,7 +406,7 @@ def _load(package: str, role: str) -> ModuleType:
         file = f"{package}/{Path(error.filename).name}" if error.filename else where
         what = f"line {error.lineno} is not valid Python: {error.msg}"
         raise PilotError(what, where=file, mend="Correct it.") from error
-    missing = _missing(vars(module), ROLES[role])
+    missing = [name for name in ROLES[role] if name not in vars(module)]
     if missing:
         raise PilotError(
             f"{', '.join(missing)} is not defined",
@@ -396,7 +414,3 @@ def _load(package: str, role: str) -> ModuleType:
             mend="Define it; harness.pilot says what it takes and returns.",
         )
     return module
-
-
-def _missing(names: Mapping[str, object], wanted: Iterable[str]) -> list[str]:
-    return [name for name in wanted if name not in names]

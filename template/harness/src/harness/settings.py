@@ -11,9 +11,10 @@ import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -26,6 +27,11 @@ from harness.errors import PilotError
 
 FILE = "pilot.toml"
 EMBEDDED = "embedded"
+SECRET_AT_LEAST = 16
+MOST_WORKERS = 64
+FLAG_NAME = r"[a-z][a-z0-9_.-]{0,62}"
+# What the rollout says, by the standard API: harness.control.openfeature.
+RESERVED_FLAGS = ("model_enabled", "model_arm")
 # DuckDB downloads an extension when a query first needs it: from where, and what, is nobody's decision then.
 NO_DOWNLOADS: dict[str, Any] = {"autoinstall_known_extensions": "false"}
 
@@ -97,24 +103,74 @@ class Serving(Section):
     Attributes:
         host: The address to listen on; the sandbox accepts the loopback only.
         port: The TCP port to listen on; 0 lets the system choose.
+        workers: How many processes answer; each holds the models in memory, and ``in_flight`` is for each.
         reasons: How many reasons a decision carries.
-        budget_ms: Milliseconds that a caller waits for the model before the fallback decides.
-        in_flight: How many model calls may be under way at once.
+        budget_ms: Milliseconds that a caller waits for the model before the fallback decides; a call that
+            takes longer is ended with the model's process, which starts again.
+        in_flight: How many calls of one model may wait or be under way at once.
+        breaker_failures: After how many failures of a model within the window the fallback decides without
+            asking it: exceptions, invalid scores, time-outs and the end of its process count.
+        breaker_window_s: Seconds within which these failures count.
+        breaker_retry_s: Seconds after which one request tries the model again; a model that needs longer to
+            start is given twice that time.
+        routes_budget_ms: Milliseconds that a caller waits for a route of the team's own.
+        shadow_queue: How many decisions may wait for the model in shadow; what finds no place is dropped.
+        shadow_budget_ms: Milliseconds after which that model's answer counts as too slow.
+        shadow_memory_mb: Megabytes of address space that its process may take. That is more than it uses: the
+            example model uses 130 and reserves 1,200 with 2 processors, 1,800 with 32.
         models: Where packaged models are kept, one folder a digest.
+        open_in_sandbox: Whether the sandbox, which only this machine reaches, answers callers without a
+            token. In every other stage each caller needs one.
     """
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
+    workers: int = Field(default=1, ge=1, le=MOST_WORKERS)
     reasons: int = Field(default=3, ge=0, le=20)
     budget_ms: int = Field(default=1_000, ge=1, le=60_000)
     in_flight: int = Field(default=8, ge=1, le=32)
+    breaker_failures: int = Field(default=5, ge=1, le=10_000)
+    breaker_window_s: float = Field(default=10, gt=0, le=3_600)
+    breaker_retry_s: float = Field(default=5, gt=0, le=3_600)
+    routes_budget_ms: int = Field(default=10_000, ge=1, le=300_000)
+    shadow_queue: int = Field(default=256, ge=1, le=100_000)
+    shadow_budget_ms: int = Field(default=1_000, ge=1, le=60_000)
+    shadow_memory_mb: int = Field(default=4_096, ge=256, le=1_048_576)
     models: Path = Path("var/models")
+    open_in_sandbox: bool = True
 
 
 class Store(Section):
     """Where decisions are recorded: an SQLAlchemy URL; a relative SQLite path starts at the pilot's root."""
 
     url: str = "sqlite:///var/decisions.db"
+
+
+class Downstream(Section):
+    """Who receives each decision.
+
+    Attributes:
+        url: The address that each decision is posted to; empty for nobody. The sandbox delivers to this
+            machine only.
+        secret: What deliveries are signed with; empty leaves them unsigned. Only the environment sets it.
+    """
+
+    url: str = ""
+    secret: SecretStr = SecretStr("")
+
+    @field_validator("url")
+    @classmethod
+    def _an_address(cls, url: str) -> str:
+        if url and not (re.match(r"https?://[^\s/]", url) and urlsplit(url).hostname):
+            raise ValueError("write http://host/path or https://host/path, or leave it empty")
+        return url
+
+    @field_validator("secret")
+    @classmethod
+    def _hard_to_guess(cls, secret: SecretStr) -> SecretStr:
+        if 0 < len(secret.get_secret_value()) < SECRET_AT_LEAST:
+            raise ValueError(f"a secret has {SECRET_AT_LEAST} characters at least")
+        return secret
 
 
 class Tracking(Section):
@@ -130,9 +186,83 @@ class Tracking(Section):
 
 
 class Control(Section):
-    """Where state.json, the KILL sentinel and the audit are kept."""
+    """Where state.json, the KILL sentinel and the audit are kept, and who is on call.
+
+    Attributes:
+        folder: The control folder.
+        on_call_group: The OS group that may stop the model; empty for whoever may write the folder.
+    """
 
     folder: Path = Path("var/control")
+    on_call_group: str = ""
+
+
+class Remote(Section):
+    """A flag service that may restrict the models further; `pilot sync` brings what it says here.
+
+    Attributes:
+        source: What kind of service it is.
+        url: Its address: http(s) for Unleash, postgresql for a control table.
+        flag: The flag's name there; the package's name when empty.
+        project: Unleash only: the flag's project.
+        environment: Unleash only: the environment that the token has to be for; needed to switch off.
+        every_s: Seconds between two questions.
+        max_stale_s: For how many seconds the last answer holds when no newer one comes.
+        token: Unleash only: a backend token. Only the environment sets it.
+        admin_token: Unleash only: a token that may switch the flag off. Only the environment sets it.
+    """
+
+    source: Literal["unleash", "postgres"]
+    url: str
+    flag: str = ""
+    project: str = "default"
+    environment: str = ""
+    every_s: float = Field(default=5.0, ge=0.1, le=3600, allow_inf_nan=False)
+    max_stale_s: float = Field(default=300.0, ge=1, le=86_400, allow_inf_nan=False)
+    token: SecretStr = SecretStr("")
+    admin_token: SecretStr = SecretStr("")
+
+    @field_validator("url")
+    @classmethod
+    def _an_address(cls, url: str, info: ValidationInfo) -> str:
+        if info.data.get("source") == "postgres":
+            if not re.match(r"postgres(ql)?://\S", url):
+                raise ValueError("write postgresql://host/database")
+        elif not (re.match(r"https?://[^\s/]", url) and urlsplit(url).hostname):
+            raise ValueError("write http://host or https://host, without /api")
+        return url.rstrip("/")
+
+    @field_validator("max_stale_s")
+    @classmethod
+    def _a_second_chance(cls, max_stale_s: float, info: ValidationInfo) -> float:
+        if max_stale_s < 2 * info.data.get("every_s", 0):
+            raise ValueError("at least twice every_s, or one answer that is late stops the model")
+        return max_stale_s
+
+
+class Flag(Section):
+    """A feature flag of the team's own.
+
+    Attributes:
+        description: What it switches.
+        on: The value for those that it is on for.
+        off: The value for everybody else; of the same type.
+    """
+
+    description: str
+    on: Any = True
+    off: Any = False
+
+    @field_validator("off")
+    @classmethod
+    def _alike(cls, off: Any, info: ValidationInfo) -> Any:
+        on = info.data.get("on")
+        kinds = {int: "number", float: "number"}
+        if kinds.get(type(on), type(on)) != kinds.get(type(off), type(off)):
+            raise ValueError(f"of another type than on ({type(off).__name__}, not {type(on).__name__})")
+        if not isinstance(off, bool | str | int | float | list | dict):
+            raise ValueError("true or false, a text, a number, a list or a table")
+        return off
 
 
 class Alerts(Section):
@@ -144,8 +274,9 @@ class Alerts(Section):
 class Settings(BaseSettings):
     """Everything that varies between pilots and is not governance."""
 
+    # A variable that is set to nothing counts as not set: CI sets every one that it knows, filled or not.
     model_config = SettingsConfigDict(
-        env_prefix="PILOT_", env_nested_delimiter="__", frozen=True, extra="forbid"
+        env_prefix="PILOT_", env_nested_delimiter="__", env_ignore_empty=True, frozen=True, extra="forbid"
     )
 
     root: Path
@@ -155,9 +286,22 @@ class Settings(BaseSettings):
     sandbox: Sandbox = Sandbox()
     serving: Serving = Serving()
     store: Store = Store()
+    downstream: Downstream = Downstream()
     tracking: Tracking = Tracking()
     control: Control = Control()
     alerts: Alerts = Alerts()
+    remote: Remote | None = None
+    flags: dict[str, Flag] = {}
+
+    @field_validator("flags")
+    @classmethod
+    def _names(cls, flags: dict[str, Flag]) -> dict[str, Flag]:
+        for name in flags:
+            if name in RESERVED_FLAGS:
+                raise ValueError(f"'{name}' is the harness's own flag; choose another name")
+            if not re.fullmatch(FLAG_NAME, name):
+                raise ValueError(f"'{name}' is no name: use a-z, 0-9, dot, hyphen and underscore")
+        return flags
 
     @classmethod
     def settings_customise_sources(
@@ -248,6 +392,7 @@ def load_settings(root: Path | None = None) -> Settings:
         ) from error
     if "root" in values:
         raise PilotError("unknown key 'root'", where=FILE, mend="Remove it.")
+    _no_secrets(values)
     try:
         # A variable PILOT_ROOT is not to send the service elsewhere than `pilot kill`.
         return Settings(root=folder, **values).model_copy(update={"root": folder})
@@ -261,6 +406,28 @@ def load_settings(root: Path | None = None) -> Settings:
             where="environment",
             mend="Set single values, as in PILOT_SERVING__PORT=9000.",
         ) from error
+
+
+def _no_secrets(values: dict[str, Any]) -> None:
+    for section, key in (("downstream", "secret"), ("remote", "token"), ("remote", "admin_token")):
+        if key in _section(values, section):
+            raise PilotError(
+                "a secret does not belong into a file that is committed",
+                where=f"{FILE} [{section}] {key}",
+                mend=f"Remove it, make a new one, and set PILOT_{section.upper()}__{key.upper()}.",
+            )
+    url = _section(values, "remote").get("url")
+    if isinstance(url, str) and without_password(url) != url:
+        raise PilotError(
+            "a password does not belong into a file that is committed",
+            where=f"{FILE} [remote] url",
+            mend="Change it, write the address without it here, and set PILOT_REMOTE__URL.",
+        )
+
+
+def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
+    found = values.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _explain(error: ErrorDetails) -> PilotError:
@@ -292,7 +459,8 @@ def _explain(error: ErrorDetails) -> PilotError:
         )
     if error["type"] == "missing":
         return PilotError(f"'{key}' is missing", where=where, mend="Add it.")
-    message = error["msg"][0].lower() + error["msg"][1:]
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
     return PilotError(f"'{key}': {message}", where=where, mend="Correct it here or in the environment.")
 
 
@@ -305,5 +473,7 @@ def _keys(section: Iterable[str]) -> list[str]:
         field = model.model_fields.get(name) if hasattr(model, "model_fields") else None
         if field is None:
             return []
-        model = field.annotation
+        model = next(
+            (each for each in get_args(field.annotation) if each is not type(None)), field.annotation
+        )
     return [name for name in getattr(model, "model_fields", {}) if name != "root"]

@@ -6,9 +6,10 @@ wait for either.
 
 from __future__ import annotations
 
-from harness import interruption
+from harness import interruption, startup
 
 interruption.no_traceback()
+startup.collect_rarely()
 
 from harness.cli.main import main  # noqa: E402
 

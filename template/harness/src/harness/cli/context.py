@@ -50,6 +50,11 @@ def say(text: str) -> None:
     typer.echo(text)
 
 
+def say_safely(text: str) -> None:
+    """One line that holds others' text: no line end, terminal code or half character of it comes through."""
+    typer.echo("".join(each if each.isprintable() else repr(each)[1:-1] for each in text))
+
+
 def warn(text: str) -> None:
     """One line on stderr, where a program that reads stdout does not stumble over it."""
     typer.echo(f"pilot: {text}", err=True)

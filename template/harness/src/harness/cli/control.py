@@ -1,25 +1,26 @@
-"""`pilot kill`, `arm`, `status` and `audit`: who decides, and since when."""
+"""`pilot kill`, `arm` and `status`: who decides, and since when."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import time
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
-from harness.cli import context
-from harness.errors import CheckFailed, PilotError
-from harness.settings import FILE, Control, Settings, find_root
+from harness.cli import context, sync
+from harness.errors import PilotError
+from harness.settings import FILE, Control, Settings, find_root, without_password
 
 if TYPE_CHECKING:
     from harness.control import Slot, Stop
-
-# How long a service may take to say that it has stopped; it reads the files on every request.
-CONFIRM_WITHIN_S = 5.0
+    from harness.control.confirmation import Word
+    from harness.control.identity import Actor
+    from harness.store import Waiting
 
 
 def register(app: typer.Typer) -> None:
@@ -27,7 +28,6 @@ def register(app: typer.Typer) -> None:
     app.command()(kill)
     app.command()(arm)
     app.command()(status)
-    app.command()(audit)
 
 
 Reason = Annotated[str, typer.Option(help="Why; it is kept in the audit.")]
@@ -39,48 +39,94 @@ def kill(
 ) -> None:
     """Stop the model: every request that starts from now on is decided by the fallback.
 
-    Every service of this pilot that runs on this host is asked whether it has stopped; exit 3 when one has
-    not said so.
+    Every process of this pilot that serves on this host is asked until it has confirmed that it sees the stop
+    and that no decision by a model is under way any more; exit 3, with names, when one has not.
     """
-    from harness import control
+    from harness.control import confirmation, rights
 
     own = control_folder().resolve()
-    stop = _stopped(own, reason)
-    readers = control.live(context.root() or find_root(Path.cwd()))
-    # Whatever a service's own environment says, it is stopped where it looks.
-    for folder in sorted({reader.folder for reader in readers} - {str(own)}):
-        _stopped(Path(folder), reason)
-    silent = [reader for reader in readers if not _confirms(reader.url)]
+    allowed = rights.on_call(own, on_call_group())
+    stop = _stopped(own, reason, allowed.who)
+    for note in allowed.notes:
+        context.warn(note)
+
+    def elsewhere(folder: Path) -> None:
+        if folder != own:  # whatever a service's own environment says, it is stopped where it looks
+            _stopped(folder, reason, allowed.who)
+
+    words = confirmation.every_word(context.root() or find_root(Path.cwd()), stop=elsewhere)
+    pushed = sync.push(reason)
     revision = None if stop.state is None else stop.state.rev
+    last = confirmation.last_decision(words)
     if as_json:
         context.say_json(
             {
                 "stopped": True,
+                "confirmed": all(word.confirmed for word in words),
                 "revision": revision,
                 "folder": str(own),
                 "not_written": list(stop.missing),
-                "services": [{"url": reader.url, "confirmed": reader not in silent} for reader in readers],
+                "last_model_decision": last,
+                "workers": [word.document() for word in words],
+                "remote": pushed,
             }
         )
     else:
         at = "" if revision is None else f" (revision {revision})"
-        context.say(f"STOPPED{at}. Every request that starts from now on is decided by the fallback.")
-        told = f"{len(readers) - len(silent)} of {len(readers)} services on this host confirm it."
-        context.say(f"  {told if readers else 'No service of this pilot runs on this host.'}")
+        context.say(f"STOPPED{at}. {_told(words, last)}")
+        context.say("  Every request that starts from now on is decided by the fallback.")
+        if pushed and pushed["done"]:
+            context.say(f"  Switched off at {pushed['source']} as well, for every host that syncs with it.")
         context.say('  `pilot arm --reason "..."` lets the model decide again.')
-    for reader in silent:
-        context.warn(
-            f"{reader.url}: the service (process {reader.pid}) has not confirmed the stop that is written in "
-            f"{reader.folder}. If it still decides by the model, end it: kill {reader.pid}"
-        )
+    silent = [word for word in words if not word.confirmed]
+    for word in silent:
+        context.warn(_unconfirmed(word))
     if silent:
         raise typer.Exit(3)
 
 
-def _stopped(folder: Path, reason: str) -> Stop:
+def _told(words: list[Word], last: str | None) -> str:
+    if not words:
+        return "No service of this pilot runs on this host."
+    confirmed = sum(word.confirmed for word in words)
+    told = f"{confirmed} of {len(words)} workers confirm it"
+    unheard = "" if all(word.heard for word in words) else " that is known"
+    if last is None:
+        return f"{told}; there was no decision by a model{unheard}."
+    return f"{told}; the last decision by a model{unheard}: {_moment(last)}."
+
+
+def _moment(at: str) -> str:
+    """A moment of today as the time alone: 12:03:11.2 UTC."""
+    when = datetime.fromisoformat(at).astimezone(UTC)
+    day = "" if when.date() == datetime.now(UTC).date() else f"{when:%Y-%m-%d} "
+    return f"{day}{when:%H:%M:%S}.{when.microsecond // 100_000} UTC"
+
+
+def _unconfirmed(word: Word) -> str:
+    reader = word.reader
+    where = " at ".join(part for part in (f"process {reader.pid}", reader.address or reader.url) if part)
+    if not word.heard:
+        what = "does not answer"
+    elif not word.stopped:
+        what = f"does not see the stop that is written in {reader.folder}"
+    else:
+        what = f"sees the stop, and {word.under_way} decisions that may be a model's are still under way"
+    mend = f"If it still decides by the model, end it: kill -9 {reader.pid}"
+    return f"{where}: the worker {what}. {mend}"
+
+
+def on_call_group() -> str:
+    """The OS group that may stop; empty for whoever may write the control folder."""
+    with contextlib.suppress(PilotError):
+        return context.settings().control.on_call_group
+    return ""  # with settings that cannot be read, nobody is kept from stopping
+
+
+def _stopped(folder: Path, reason: str, who: Actor) -> Stop:
     from harness import control
 
-    stop = control.kill(folder, reason=reason.strip() or "(no reason given)")
+    stop = control.kill(folder, reason=reason.strip() or "(no reason given)", who=who)
     found = control.Control(folder).permission("any")
     if found.arm is not control.Arm.FALLBACK:
         raise PilotError(
@@ -97,38 +143,24 @@ def _stopped(folder: Path, reason: str) -> Stop:
     return stop
 
 
-def _confirms(url: str) -> bool:
-    deadline = time.monotonic() + CONFIRM_WITHIN_S
-    while time.monotonic() < deadline:
-        if _health(url).get("stopped") is True:
-            return True
-        time.sleep(0.1)
-    return False
-
-
-def _health(url: str) -> dict[str, Any]:
-    import httpx
-
-    try:
-        with httpx.Client(trust_env=False, timeout=2) as client:
-            found: dict[str, Any] = client.get(f"{url}/health").raise_for_status().json()
-            return found
-    except (httpx.HTTPError, ValueError):
-        return {}
-
-
 def arm(
     reason: Reason,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
-    """Let the model decide again after a stop."""
+    """Let the model decide again after a stop, and be promoted again after a hold."""
     from harness import control
+    from harness.control import rights
 
-    state = control.arm(context.settings().path(context.settings().control.folder), reason=_said(reason))
+    folder, said = control_folder(), reason_of(reason)
+    context.settings()  # what cannot be read is mended before anything starts
+    with rights.attempt(folder, "arm", "operate") as who:
+        state = control.arm(folder, reason=said, who=who)
     if as_json:
         context.say_json({"stopped": False, "revision": state.rev, "stage": state.stage})
         return
     context.say(f"ARMED (revision {state.rev}, stage {state.stage}). The model decides again.")
+    settings = context.settings()
+    sync.tell(sync.describe(settings, control.settings_control(settings), state.flag_key))
 
 
 def status(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> None:
@@ -143,16 +175,20 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSO
         context.say(f"  STOPPED: {found['detail']}")
     else:
         context.say(f"  in force: {found['detail']}")
+    if found["held"]:
+        context.say("  HELD: nothing is promoted until somebody arms; who decides stays as it is")
     for role in ("champion", "challenger"):
         slot = found[role]
         if slot:
             context.say(f"  {role}: model {slot['digest'][:12]}, {slot['pct']}% of entities")
             if slot["problem"]:
                 context.say(f"    NOT USABLE, the fallback decides: {slot['problem']}")
+    sync.tell(found["remote"])
     context.say(f"  service: {found['service']}")
     if found["store"] != "ok":
         context.say(f"  NOTHING CAN BE RECORDED, so nothing is decided: {found['store']}")
         return
+    _tell_downstream(found["downstream"])
     total = sum(entry["count"] for entry in found["decisions"])
     context.say(f"  decisions on record: {total:,}")
     for entry in found["decisions"]:
@@ -161,28 +197,17 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSO
         context.say(f"  last decision by a model: {found['last_model_decision']}")
 
 
-def audit(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> None:
-    """Who changed what, when and why; exit 1 when a line was changed, removed or put in.
-
-    Lines missing at the end are not noticed: keep a copy of the file elsewhere.
-    """
-    from harness.control import read_audit
-
-    settings = context.settings()
-    folder = settings.path(settings.control.folder)
-    try:
-        entries = read_audit(folder)
-    except ValueError as error:
-        raise CheckFailed(
-            str(error), where="audit", mend="Compare the file with a backup and find out who changed it."
-        ) from error
-    if as_json:
-        context.say_json(entries)
+def _tell_downstream(found: dict[str, Any] | None) -> None:
+    if found is None:
         return
-    for entry in entries:
-        what = f"{entry['action']:<6} rev {entry['revision']}"
-        context.say(f"{entry['at']}  {what}  {entry['actor']}: {entry['reason']}")
-    context.say(f"{len(entries)} entries, each follows from the one before it")
+    to = found["url"] or "nobody: pilot.toml [downstream] names no consumer"
+    context.say(f"  downstream: {found['waiting']:,} waiting for {to}")
+    if found["oldest_waiting"]:
+        context.say(f"    the oldest since {found['oldest_waiting']}")
+    if found["last_error"]:
+        context.say(f"    last error: {found['last_error']}")
+    if found["withheld"]:
+        context.say(f"    {found['withheld']:,} of the sandbox are withheld: this consumer is a real one")
 
 
 def control_folder() -> Path:
@@ -216,17 +241,18 @@ def control_folder() -> Path:
 
 def describe(settings: Settings) -> dict[str, Any]:
     """Everything that `pilot status` tells, as plain data."""
-    from harness.control import Control as Reader
-    from harness.control import StateUnreadable
+    from harness.control import StateUnreadable, settings_control
 
-    reader = Reader(settings.path(settings.control.folder))
+    reader = settings_control(settings)
     found: dict[str, Any] = {
         "pilot": settings.pilot.name,
         "stage": "unknown",
         "revision": 0,
+        "held": False,
         "champion": None,
         "challenger": None,
     }
+    state = None
     try:
         state = reader.state()
     except StateUnreadable as error:
@@ -243,11 +269,13 @@ def describe(settings: Settings) -> dict[str, Any]:
             found |= {
                 "stage": state.stage,
                 "revision": state.rev,
+                "held": state.held,
                 "champion": _slot(settings, state.champion),
                 "challenger": _slot(settings, state.challenger),
                 "stopped": stopped,
                 "detail": verb if state.latched or not stopped else "the KILL file is there",
             }
+    found["remote"] = sync.describe(settings, reader, state.flag_key if state else settings.pilot.package)
     found |= _recorded(settings)
     found["service"] = _service(settings)
     return found
@@ -255,22 +283,44 @@ def describe(settings: Settings) -> dict[str, Any]:
 
 def _recorded(settings: Settings) -> dict[str, Any]:
     """What the store says; who decides has to be told also when the store is down."""
-    from harness.store import DecisionStore, StoreUnavailable
+    from harness.store import DecisionStore, Outbox, StoreUnavailable
 
+    nothing: dict[str, Any] = {"decisions": [], "last_model_decision": None, "downstream": None}
     try:
         store = DecisionStore(settings.sqlite_url(settings.store.url))
     except StoreUnavailable as error:
-        return {"decisions": [], "last_model_decision": None, "store": str(error)}
+        return {**nothing, "store": str(error)}
     try:
         counted = [
             {"served_by": served_by, "why": why, "count": count}
             for (served_by, why), count in sorted(store.counts().items())
         ]
-        return {"decisions": counted, "last_model_decision": store.last_model_decision(), "store": "ok"}
+        return {
+            "decisions": counted,
+            "last_model_decision": store.last_model_decision(),
+            "downstream": _downstream(settings, Outbox(store.database).waiting()),
+            "store": "ok",
+        }
     except StoreUnavailable as error:
-        return {"decisions": [], "last_model_decision": None, "store": str(error)}
+        return {**nothing, "store": str(error)}
     finally:
         store.close()
+
+
+def _downstream(settings: Settings, waiting: Waiting) -> dict[str, Any] | None:
+    url = settings.downstream.url
+    if not url and not waiting.count:
+        return None
+    # Without what may be secret in it: a password, a query.
+    parts = urlsplit(without_password(url))
+    return {
+        "url": f"{parts.scheme}://{parts.netloc}{parts.path}" if url else "",
+        "signed": bool(settings.downstream.secret.get_secret_value()),
+        "waiting": waiting.count,
+        "oldest_waiting": waiting.oldest,
+        "last_error": waiting.error,
+        "withheld": waiting.withheld,
+    }
 
 
 def _slot(settings: Settings, slot: Slot | None) -> dict[str, Any] | None:
@@ -288,13 +338,25 @@ def _slot(settings: Settings, slot: Slot | None) -> dict[str, Any] | None:
 
 
 def _service(settings: Settings) -> str:
-    from harness.control import live
+    from harness.control import confirmation, live
 
-    urls = [reader.url for reader in live(settings.root) if _health(reader.url)]
-    return f"answers at {', '.join(urls)}" if urls else "none of this pilot answers on this host"
+    heard = [each for each in map(confirmation.ask, live(settings.root)) if each.heard]
+    if not heard:
+        return "none of this pilot answers on this host"
+    told = []
+    for url in dict.fromkeys(each.reader.url for each in heard):
+        count = sum(each.reader.url == url for each in heard)
+        workers = "1 worker" if count == 1 else f"{count} workers"
+        told.append(f"{url or 'the address of another server'} ({workers})")
+    return f"answers at {', '.join(told)}"
 
 
-def _said(reason: str) -> str:
+def reason_of(reason: str) -> str:
+    """A reason that says something.
+
+    Raises:
+        PilotError: It is empty.
+    """
     if not reason.strip():
         raise PilotError("a reason is needed", where="--reason", mend="Say in a few words why.")
     return reason.strip()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +14,8 @@ import typer
 from harness.cli import context
 from harness.errors import CheckFailed, PilotError
 from harness.settings import Settings
+
+TOKEN = "PILOT_TOKEN"
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +32,7 @@ def decide(
     url: Annotated[str, typer.Option(help="The service's address; by default that of pilot.toml.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
-    """Ask the running service for a decision on one record."""
+    """Ask the running service for a decision on one record; a token is taken from PILOT_TOKEN."""
     settings = context.settings()
     if (example is None) == (record == ""):
         raise PilotError(
@@ -69,7 +73,7 @@ def ask(url: str, record: dict[str, Any]) -> dict[str, Any]:
             answer = client.post(
                 f"{url}/decide",
                 content=json.dumps(record, default=str).encode(),
-                headers={"content-type": "application/json"},
+                headers={"content-type": "application/json", **_credentials()},
             )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise PilotError(
@@ -89,6 +93,7 @@ def ask(url: str, record: dict[str, Any]) -> dict[str, Any]:
                 where=first["field"],
                 mend="Correct the record.",
             )
+        _let_in(answer.status_code, content, url)
         refused = bool(content.get("error"))
     except (ValueError, TypeError, LookupError, AttributeError):
         refused = False
@@ -104,6 +109,35 @@ def ask(url: str, record: dict[str, Any]) -> dict[str, Any]:
         where=url,
         mend="`pilot status` and the service's log say more.",
     )
+
+
+def _credentials() -> dict[str, str]:
+    token = os.environ.get(TOKEN, "").strip()
+    if not token:
+        return {}
+    if not re.fullmatch(r"[!-~]+", token):
+        raise PilotError(
+            "not a token: it holds a blank, or a letter that no token has",
+            where=TOKEN,
+            mend="Set it to what `pilot token issue` showed, and nothing else.",
+        )
+    return {"Authorization": f"Bearer {token}"}
+
+
+def _let_in(status: int, content: dict[str, Any], url: str) -> None:
+    if status == 401 and content.get("error") == "unauthenticated":
+        given = f"the token in {TOKEN} is not valid (any more)" if _credentials() else "a token is needed"
+        raise PilotError(
+            f"{given}, so nothing was decided",
+            where=url,
+            mend=f"Make one with `pilot token issue NAME --scope decide`, and set {TOKEN} to it.",
+        )
+    if status == 403 and content.get("error") == "forbidden":
+        raise PilotError(
+            f"the token in {TOKEN} may not ask for decisions",
+            where=url,
+            mend="Make one that may: `pilot token issue NAME --scope decide`.",
+        )
 
 
 def held_back(settings: Settings, number: int) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 
 def demo() -> None:
-    """Simulate sources, run the pipeline, serve, decide, kill, decide again, arm, decide once more."""
+    """Simulate, run the pipeline, serve, decide, kill, decide again, arm, decide, and ask the gates."""
     settings = context.settings()
     check_git(settings.root)
     _check_harmless(settings)
@@ -55,6 +55,10 @@ def demo() -> None:
         made += _decide(settings, url, expected="model")
     _tell("What the store has on record, read back from the disk after the service ended.")
     _read_back(settings, made)
+    _tell("The monitor: so few decisions say nothing, and nothing is never taken for fine.")
+    _verdict("monitor")
+    _tell("Whether this pilot may leave the sandbox, and what is missing: a new one may not.")
+    _verdict("readiness")
     typer.echo(
         f"\nDone in {time.monotonic() - started:.0f} s. Next: `make ui` shows the run and the model, "
         "`.venv/bin/pilot status` what is in force; README.md says which files are yours."
@@ -185,6 +189,21 @@ def _pilot(*arguments: str) -> None:
             where=f"pilot {arguments[0]}",
             mend="Mend that and run the demo again.",
         )
+
+
+def _verdict(verb: str) -> None:
+    """Ask a verb that may well say no; its verdict, and the exit code that a scheduler would see."""
+    typer.echo(f"$ pilot {verb}")
+    done = subprocess.run(_command(verb), env=_environment(), capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1, 3):
+        raise PilotError(
+            done.stderr.strip().removeprefix("pilot: ") or f"it ended with exit code {done.returncode}",
+            where=f"pilot {verb}",
+            mend="Mend that and run the demo again.",
+        )
+    lines = (line for line in done.stdout.splitlines() if line.partition(" ")[0].isupper())
+    verdict = next(lines, done.stderr.strip())
+    typer.echo(f"  {verdict}   (exit code {done.returncode})")
 
 
 def _command(*arguments: str) -> list[str]:

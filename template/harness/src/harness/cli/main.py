@@ -10,7 +10,27 @@ from typing import Annotated
 import typer
 
 from harness import __version__, interruption
-from harness.cli import context, control, decide, demo, run, serve, simulate
+from harness.cli import (
+    audit,
+    context,
+    control,
+    decide,
+    demo,
+    drill,
+    flag,
+    governance,
+    monitor,
+    outcomes,
+    readiness,
+    rollout,
+    run,
+    serve,
+    shadow,
+    simulate,
+    sync,
+    token,
+    update,
+)
 from harness.errors import PilotError, unforeseen
 from harness.settings import find_root
 
@@ -22,7 +42,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (simulate, run, serve, decide, control, demo):
+for group in (
+    simulate,
+    run,
+    serve,
+    decide,
+    outcomes,
+    monitor,
+    shadow,
+    control,
+    audit,
+    sync,
+    flag,
+    token,
+    governance,
+    readiness,
+    rollout,
+    drill,
+    update,
+    demo,
+):
     group.register(app)
 
 

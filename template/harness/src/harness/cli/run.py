@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli import context
-from harness.errors import PilotError
+from harness.errors import CheckFailed, PilotError
 from harness.settings import Settings
 
 
@@ -20,22 +20,30 @@ def register(app: typer.Typer) -> None:
 
 def run(
     force: Annotated[bool, typer.Option("--force", help="Run every stage, changed or not.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Run nothing: say whether dvc.lock belongs to what is here.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Run the pipeline: ingest, validate, features, train, evaluate, package, publish.
 
     Stages whose inputs are unchanged are skipped. In the sandbox the new model becomes the challenger for
-    every request; a stop that is in force stays in force.
+    every request; a stop that is in force stays in force. With --check, exit 1 names the stages that would
+    run again; it needs no data.
     """
     from harness.pipeline import stages
     from harness.pipeline.params import load_params
-    from harness.pipeline.reproduce import alone, reproduce
+    from harness.pipeline.reproduce import alone, changed, reproduce
 
     settings = context.settings()
     check_git(settings.root)
     # What DVC reads before any stage does: it would complain in its own terms.
     check_package(settings)
     load_params(settings.root)
+    if check:
+        with alone(settings.root):
+            _say_changed(changed(settings.root), as_json=as_json)
+        return
     with alone(settings.root) as lock:
         ran = reproduce(settings.root, force=force, lock=lock, debug=context.debug())
         outcome, notes = _offered(settings, ran)
@@ -50,15 +58,39 @@ def run(
         context.say(f"  {note}")
 
 
+def _say_changed(found: dict[str, list[str]] | None, *, as_json: bool) -> None:
+    """Whether the last run still holds.
+
+    Raises:
+        CheckFailed: It does not.
+    """
+    if as_json:
+        context.say_json({"committed": found is not None, "in_step": found == {}, "changed": found or {}})
+    if found:
+        causes = sorted({cause for each in found.values() for cause in each})
+        raise CheckFailed(
+            f"these stages would run again: {', '.join(found)}, because of {', '.join(causes)}",
+            where="dvc.lock",
+            mend="Run `pilot run`, and commit dvc.lock and evidence/ together with what changed.",
+        )
+    if as_json:
+        return
+    if found is None:
+        context.say("No run has been committed yet, so there is nothing to reproduce.")
+    else:
+        context.say("In step: dvc.lock and evidence/ belong to this code, these parameters and these pins.")
+
+
 def _offered(settings: Settings, ran: list[str]) -> tuple[dict[str, Any], list[str]]:
     """Bring the new package to where the service finds it, and into the sandbox; what came of it."""
     from harness.control import offer
-    from harness.pipeline import layout
+    from harness.pipeline import layout, lineage, record
     from harness.pipeline.manifest import keep
     from harness.serving.proof import prove
 
     manifest = keep(settings.path(layout.PACKAGE), settings.path(settings.serving.models))
     prove(settings, manifest)
+    record.note(settings.root, manifest)
     outcome: dict[str, Any] = {
         "model": manifest.digest,
         "origin": manifest.origin,
@@ -87,6 +119,11 @@ def _offered(settings: Settings, ran: list[str]) -> tuple[dict[str, Any], list[s
             notes.append("The models are stopped and stay so; `pilot arm` starts them again.")
     if not manifest.metrics["model_beats_fallback"]:
         notes.append("The model does not beat the fallback: deciding without it is at least as good.")
+    if lineage.code(settings.root)["git_dirty"] == "true":
+        notes.append(
+            "src or harness is not as it was committed, and MLflow has the run marked so. "
+            "Commit, and run again, for one that can be traced."
+        )
     return outcome, notes
 
 

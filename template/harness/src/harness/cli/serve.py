@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Annotated
 
 import typer
 
 from harness.cli import context
+from harness.settings import MOST_WORKERS
 
 
 def register(app: typer.Typer) -> None:
@@ -20,14 +20,23 @@ def serve(
     port: Annotated[
         int | None, typer.Option(help="The port to listen on; 0 lets the system choose.", min=0, max=65535)
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="How many processes answer; each holds the models in memory.", min=1, max=MOST_WORKERS
+        ),
+    ] = None,
 ) -> None:
     """Answer requests for decisions until interrupted."""
-    from harness.serving.server import serve as listen
+    from harness.serving import logs
+    from harness.serving.running import serve as listen
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.set_up(debug=context.debug())
     settings = context.settings()
     listen(
         settings,
         host=host if host is not None else settings.serving.host,
         port=port if port is not None else settings.serving.port,
+        workers=workers if workers is not None else settings.serving.workers,
+        debug=context.debug(),
     )

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from harness.control import audit
-from harness.control.identity import actor
+from harness.control import audit, identity
+from harness.control.identity import Actor
 from harness.control.state import (
+    LOCK,
     SENTINEL,
     Slot,
     State,
@@ -42,11 +44,16 @@ class Stop:
     missing: tuple[str, ...] = ()
 
 
-def kill(folder: Path, *, reason: str) -> Stop:
+def kill(folder: Path, *, reason: str, who: Actor | None = None) -> Stop:
     """Stop every model: from now on the fallback decides.
 
     The sentinel comes first and is enough by itself; the latch in the state is a second stop, so that
     deleting either of the two starts nothing. Neither a damaged state nor a failing audit holds a kill up.
+
+    Args:
+        folder: The control folder.
+        reason: Why.
+        who: Who stops; by default the account.
 
     Returns:
         What was written beyond the sentinel, and what could not be.
@@ -54,9 +61,9 @@ def kill(folder: Path, *, reason: str) -> Stop:
     Raises:
         PilotError: The sentinel could not be written.
     """
-    who = actor()
-    reason = _printable(reason)
-    _write_sentinel(folder, who, reason)
+    name = (who or identity.account()).name
+    reason = printable(reason)
+    _write_sentinel(folder, name, reason)
     state = None
     missing = []
     # The stop is in force by now. A lock that another process holds, a damaged state, a full disk or a
@@ -64,14 +71,14 @@ def kill(folder: Path, *, reason: str) -> Stop:
     try:
         with writing(folder, wait_s=2.0):
             if not (folder / SENTINEL).exists():
-                _write_sentinel(folder, who, reason)  # an `arm` that was already under way took it away
+                _write_sentinel(folder, name, reason)  # an `arm` that was already under way took it away
             try:
-                state = _latch(folder, who, reason)
+                state = _latch(folder, name, reason)
             except (StateUnreadable, OSError) as error:
                 missing.append(f"the latch in state.json ({_why(error)})")
             try:
                 revision = state.rev if state else None
-                audit.append(folder, actor=who, action="kill", reason=reason, revision=revision)
+                audit.append(folder, actor=name, action="kill", reason=reason, revision=revision)
             except OSError as error:
                 missing.append(f"the line in {audit.AUDIT} ({_why(error)})")
     except PilotError as error:
@@ -83,7 +90,7 @@ def _latch(folder: Path, who: str, reason: str) -> State | None:
     found = read_state(folder)
     if found is None:
         return None
-    latched = _next(found, who, reason, latched=True)
+    latched = following(found, who, reason, latched=True)
     write_state(folder, latched)
     return latched
 
@@ -92,8 +99,8 @@ def _why(error: Exception) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
-def arm(folder: Path, *, reason: str) -> State:
-    """Let the models that the state names decide again.
+def arm(folder: Path, *, reason: str, who: Actor | None = None) -> State:
+    """Let the models that the state names decide again, and be promoted again where that was held.
 
     The audit is written before anything starts: what cannot be recorded is not done.
 
@@ -101,21 +108,22 @@ def arm(folder: Path, *, reason: str) -> State:
         PilotError: There is no readable state, nothing is stopped, somebody stopped the model anew meanwhile,
             or the audit or the state cannot be written.
     """
-    who = actor()
-    reason = _printable(reason)
+    name = (who or identity.account()).name
+    reason = printable(reason)
     with writing(folder):
         stop = _sentinel(folder)
         state = _readable(folder)
-        if not state.latched and stop is None:
+        if not state.latched and stop is None and not state.held:
             raise PilotError(
                 "nothing is stopped", where=str(folder), mend="`pilot status` shows what is in force."
             )
-        armed = _next(state, who, reason, latched=False)
-        _record(folder, who, "arm", reason, armed.rev)
-        with _telling(folder):
+        armed = following(state, name, reason, latched=False, held=False)
+        record(folder, name, "arm", reason, armed.rev)
+        with telling(folder):
+            # The sentinel goes last: whatever fails before that leaves the model stopped.
+            write_state(folder, armed)
             if stop is not None:
                 _lift(folder, stop)
-            write_state(folder, armed)
     return armed
 
 
@@ -130,9 +138,9 @@ def offer(folder: Path, *, digest: str, flag_key: str, reason: str) -> State | N
     Raises:
         PilotError: The state cannot be read, or the audit cannot be written.
     """
-    who = actor()
+    who = identity.account().name
     with writing(folder):
-        state = _existing(folder)
+        state = existing(folder)
         if state is not None and state.stage != "sandbox":
             return None
         slot = Slot(digest=digest, pct=100)
@@ -147,45 +155,67 @@ def offer(folder: Path, *, digest: str, flag_key: str, reason: str) -> State | N
                 latched=(folder / SENTINEL).exists(),
                 actor=who,
                 reason=reason,
-                changed_at=_now(),
+                changed_at=now(),
             )
         else:
-            offered = _next(state, who, reason, latched=state.latched, challenger=slot)
-        _record(folder, who, "offer", reason, offered.rev)
-        with _telling(folder):
+            offered = following(state, who, reason, latched=state.latched, challenger=slot)
+        record(folder, who, "offer", reason, offered.rev)
+        with telling(folder):
             write_state(folder, offered)
     return offered
 
 
-def _next(state: State, who: str, reason: str, *, latched: bool, challenger: Slot | None = None) -> State:
-    return state.model_copy(
-        update={
-            "rev": state.rev + 1,
-            "latched": latched,
-            "challenger": challenger or state.challenger,
-            "actor": who,
-            "reason": reason,
-            "changed_at": _now(),
-        }
-    )
+def sample(folder: Path, percent: int, *, reason: str, who: Actor | None = None) -> State:
+    """Run the challenger beside for that share of the entities for which it does not decide.
+
+    It changes no decision, so one person does it, in every stage. The audit is written first.
+
+    Raises:
+        PilotError: There is no readable state, or the audit or the state cannot be written.
+    """
+    name = (who or identity.account()).name
+    with writing(folder):
+        state = _readable(folder)
+        if state.shadow_pct == percent:
+            return state
+        sampled = following(state, name, reason, shadow_pct=percent)
+        record(folder, name, "sample", f"{percent}%: {printable(reason)}", sampled.rev)
+        with telling(folder):
+            write_state(folder, sampled)
+    return sampled
+
+
+def following(state: State, who: str, reason: str, **changes: Any) -> State:
+    """The state that comes after ``state``, with its changes, signed and dated."""
+    signed = {"rev": state.rev + 1, "actor": who, "reason": printable(reason), "changed_at": now()}
+    return state.model_copy(update={**changes, **signed})
 
 
 def _write_sentinel(folder: Path, who: str, reason: str) -> None:
-    note = {"at": _now(), "actor": who, "reason": reason}
+    note = {"at": now(), "actor": who, "reason": reason}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         replace(folder / SENTINEL, json.dumps(note, ensure_ascii=False).encode() + b"\n")
     except OSError as error:
-        try:
-            # An empty file needs no data block: it can often be made on a disk that is full.
-            (folder / SENTINEL).touch()
-            sync_folder(folder)
-        except OSError:
+        if not _empty_sentinel(folder):
             raise PilotError(
                 f"THE MODEL WAS NOT STOPPED: the sentinel cannot be written ({error.strerror})",
                 where=str(folder / SENTINEL),
                 mend=f"Create that file by any means, or delete {folder / 'state.json'}; either stops it.",
             ) from error
+
+
+def _empty_sentinel(folder: Path) -> bool:
+    """Whether a sentinel that says nothing could be made, on a disk that has no room for one that does."""
+    sentinel = folder / SENTINEL
+    # An empty file needs no data block, and a second name of a file that is there not even an inode.
+    with contextlib.suppress(OSError):
+        try:
+            sentinel.touch()
+        except OSError:
+            os.link(folder / LOCK, sentinel)
+        sync_folder(folder)
+    return os.path.lexists(sentinel)
 
 
 def _sentinel(folder: Path) -> tuple[int, int] | None:
@@ -218,7 +248,8 @@ def _lift(folder: Path, stop: tuple[int, int]) -> None:
 
 
 @contextlib.contextmanager
-def _telling(folder: Path) -> Iterator[None]:
+def telling(folder: Path) -> Iterator[None]:
+    """Tell a disk that does not take a change as a mistake that somebody can mend."""
     try:
         yield
     except OSError as error:
@@ -229,12 +260,18 @@ def _telling(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _printable(reason: str) -> str:
+def printable(reason: str) -> str:
+    """A reason that can be written; what cannot is replaced."""
     # A terminal that speaks no UTF-8 hands over bytes that are no text; a stop must not fail on them.
     return reason.encode(errors="replace").decode()
 
 
-def _existing(folder: Path) -> State | None:
+def existing(folder: Path) -> State | None:
+    """The state in force; None when none was ever written.
+
+    Raises:
+        PilotError: It cannot be trusted.
+    """
     try:
         return read_state(folder)
     except StateUnreadable as error:
@@ -247,7 +284,7 @@ def _existing(folder: Path) -> State | None:
 
 
 def _readable(folder: Path) -> State:
-    state = _existing(folder)
+    state = existing(folder)
     if state is None:
         raise PilotError(
             "there is no control state", where=str(folder), mend="Run `pilot run` to package a model first."
@@ -255,7 +292,12 @@ def _readable(folder: Path) -> State:
     return state
 
 
-def _record(folder: Path, who: str, action: str, reason: str, revision: int) -> None:
+def record(folder: Path, who: str, action: str, reason: str, revision: int) -> None:
+    """Write the audit's line, before anything is changed.
+
+    Raises:
+        PilotError: It cannot be written.
+    """
     try:
         audit.append(folder, actor=who, action=action, reason=reason, revision=revision)
     except OSError as error:
@@ -266,5 +308,6 @@ def _record(folder: Path, who: str, action: str, reason: str, revision: int) -> 
         ) from error
 
 
-def _now() -> str:
+def now() -> str:
+    """The time, as the state and the audit write it."""
     return datetime.now(UTC).isoformat(timespec="microseconds")

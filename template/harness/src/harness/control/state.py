@@ -11,9 +11,10 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -24,6 +25,8 @@ from harness.errors import PilotError
 STATE = "state.json"
 SENTINEL = "KILL"
 LOCK = "lock"
+ALL = 100
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 
 Stage = Literal["sandbox", "shadow", "early", "broad", "full"]
 STAGES: tuple[Stage, ...] = ("sandbox", "shadow", "early", "broad", "full")
@@ -56,8 +59,11 @@ class State(BaseModel):
         stage: Where the rollout stands.
         champion: The model that decides outside the challenger's share.
         challenger: The model on trial; it decides for its share of the entities.
+        shadow_pct: The share of the other entities, 0 to 100, for which the challenger is run beside. At its
+            default it is not written, so that a harness which does not know it reads the file all the same.
         flag_key: The rollout group's name; buckets are drawn from it, so it never changes.
         latched: Stopped; only a person starts it again.
+        held: Nothing is promoted until a person arms; who decides stays as it is.
         actor: Who made this change.
         reason: Why.
         changed_at: When, ISO 8601, UTC.
@@ -70,8 +76,10 @@ class State(BaseModel):
     stage: Stage
     champion: Slot | None = None
     challenger: Slot | None = None
+    shadow_pct: int = Field(default=ALL, ge=0, le=ALL)
     flag_key: str = Field(min_length=1)
     latched: bool = False
+    held: bool = False
     actor: str
     reason: str
     changed_at: str
@@ -104,7 +112,7 @@ def parse_state(text: bytes, *, where: str) -> State:
         if not isinstance(document, dict):
             raise StateUnreadable(f"{where}: not a JSON object")
         stated = document.pop("sha256", None)
-        found = _checksum(document)
+        found = checksum(document)
     except (ValueError, RecursionError) as error:  # half a surrogate pair is JSON and has no UTF-8
         raise StateUnreadable(f"{where}: not JSON") from error
     if stated != found:
@@ -121,15 +129,26 @@ def parse_state(text: bytes, *, where: str) -> State:
 def write_state(folder: Path, state: State) -> None:
     """Put a state in force. The caller holds the lock."""
     document = state.model_dump(mode="json")
-    document["sha256"] = _checksum(document)
+    if state.shadow_pct == ALL:
+        del document["shadow_pct"]
+    document["sha256"] = checksum(document)
     replace(folder / STATE, json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
-def replace(file: Path, content: bytes) -> None:
-    """Write a file so that a reader or a crash finds the old content or the new one, never a part."""
+def replace(file: Path, content: bytes, *, private: bool = False) -> None:
+    """Write a file so that a reader or a crash finds the old content or the new one, never a part.
+
+    Args:
+        file: The file.
+        content: All that is to be in it.
+        private: Whether only the account that the folder belongs to may read it.
+    """
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with beside.open("wb") as stream:
+        with os.fdopen(os.open(beside, _NEW, 0o600 if private else 0o666), "wb") as stream:
+            if private:
+                os.fchmod(stream.fileno(), 0o600)
+                _give(stream.fileno(), file.parent)
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
@@ -138,6 +157,25 @@ def replace(file: Path, content: bytes) -> None:
         beside.unlink(missing_ok=True)
         raise
     sync_folder(file.parent)
+
+
+def _give(descriptor: int, folder: Path) -> None:
+    # What root writes is for the account that serves: it could not read root's own.
+    owner = folder.stat()
+    if os.geteuid() == 0 and owner.st_uid != 0:
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
+def share(file: Path) -> None:
+    """Let whoever may write the folder write the file too, which a umask would keep from them.
+
+    A folder that a group may write is how a pilot is operated by several accounts, and a promotion needs two.
+    """
+    with suppress(OSError):  # only its owner can, and did
+        found, above = file.stat(), file.parent.stat()
+        if above.st_mode & stat.S_IWGRP and not found.st_mode & stat.S_IWGRP:
+            os.chown(file, -1, above.st_gid)
+            file.chmod(stat.S_IMODE(found.st_mode) | stat.S_IWGRP | stat.S_IRGRP)
 
 
 def sync_folder(folder: Path) -> None:
@@ -150,15 +188,15 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def writing(folder: Path, *, wait_s: float = 30.0) -> Iterator[None]:
-    """Hold the writer's lock.
+def writing(folder: Path, *, wait_s: float = 30.0, lock: str = LOCK) -> Iterator[None]:
+    """Hold the writer's lock, or another one of the folder.
 
     Raises:
         PilotError: The folder cannot be written to, or another process holds the lock past ``wait_s``.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        stream = (folder / LOCK).open("ab")
+        stream = (folder / lock).open("ab")
     except OSError as error:
         raise PilotError(
             f"cannot be written to: {error.strerror}",
@@ -166,11 +204,12 @@ def writing(folder: Path, *, wait_s: float = 30.0) -> Iterator[None]:
             mend="Make the control folder writable for the account that operates this pilot.",
         ) from error
     with stream:
-        _lock(stream, folder, wait_s)
+        share(folder / lock)
+        _lock(stream, folder / lock, wait_s)
         yield
 
 
-def _lock(stream: IO[bytes], folder: Path, wait_s: float) -> None:
+def _lock(stream: IO[bytes], file: Path, wait_s: float) -> None:
     deadline = time.monotonic() + wait_s
     while True:
         try:
@@ -179,14 +218,21 @@ def _lock(stream: IO[bytes], folder: Path, wait_s: float) -> None:
             if time.monotonic() > deadline:
                 raise PilotError(
                     f"another process has been changing the control state for {wait_s:g} s",
-                    where=str(folder / LOCK),
+                    where=str(file),
                     mend="Find it with `fuser` or `lsof` on that file and end it.",
                 ) from error
             time.sleep(0.02)
+        except OSError as error:  # a file system without locks
+            raise PilotError(
+                f"the control state cannot be locked: {error.strerror}",
+                where=str(file),
+                mend="Keep the control folder on a file system of this host.",
+            ) from error
         else:
             return
 
 
-def _checksum(document: dict[str, Any]) -> str:
+def checksum(document: dict[str, Any]) -> str:
+    """What a document's ``sha256`` has to be: over all its other keys, in one way of writing them."""
     canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -22,6 +22,8 @@ def connect(settings: Settings) -> Backend:
     if settings.data.memory_limit:
         options["memory_limit"] = settings.data.memory_limit
     backend: Backend = ibis.duckdb.connect(**options)
+    # DuckDB draws a bar of its own where it takes the process for a notebook: standard output is the verb's.
+    backend.raw_sql("SET enable_progress_bar = false")
     return backend
 
 

@@ -6,9 +6,10 @@ hand, or from `dvc repro`, the stage tells it itself.
 
 from __future__ import annotations
 
-from harness import interruption
+from harness import interruption, startup
 
 interruption.no_traceback()
+startup.collect_rarely()
 
 import os  # noqa: E402
 import sys  # noqa: E402

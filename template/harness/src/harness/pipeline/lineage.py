@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,65 @@ def code(root: Path) -> dict[str, str]:
         else "false",
     }
     return {name: value or "none" for name, value in found.items()}
+
+
+def committed_tree(root: Path, folder: str) -> str:
+    """The git tree hash of a folder as it was committed; "none" where there is none."""
+    return _git(root, "rev-parse", "--verify", "--quiet", f"HEAD:./{folder}") or "none"
+
+
+def tree(root: Path, folder: str) -> str:
+    """The git tree hash that a folder would have if it were committed as it is; "none" for an empty one."""
+    prefix = _git(root, "rev-parse", "--show-prefix")
+    with tempfile.TemporaryDirectory(prefix="tree-") as scratch:
+        # An index of its own: what somebody has staged stays staged.
+        index = {"GIT_INDEX_FILE": str(Path(scratch, "index"))}
+        _git(root, "add", "--all", "--", folder, **index)
+        return _git(root, "write-tree", f"--prefix={prefix}{folder}/", **index) or "none"
+
+
+def uncommitted(root: Path, *paths: str) -> list[str] | None:
+    """Files below the paths that differ from what was committed, ignored ones left out; None if git fails."""
+    # Renames are told as one removed and one new file: both names matter here.
+    said = _asked(
+        root, "status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", "--", *paths
+    )
+    if said is None:
+        return None
+    prefix = _git(root, "rev-parse", "--show-prefix")
+    return [entry[3:].removeprefix(prefix) for entry in said.split("\0") if len(entry) > 3]
+
+
+def ignored_code(root: Path, *paths: str) -> list[str] | None:
+    """Python files below the paths that git ignores, caches and environments left out; None if git fails."""
+    said = _asked(root, "ls-files", "--others", "--ignored", "--exclude-standard", "-z", "--", *paths)
+    if said is None:
+        return None
+    made = {"__pycache__", "build", ".venv", "site-packages"}
+    return [
+        name
+        for name in said.split("\0")
+        if name.endswith((".py", ".so", ".pth")) and not made & {*name.split("/")}
+    ]
+
+
+def overlooked(root: Path, *paths: str) -> list[str] | None:
+    """Files below the paths whose changes git was told not to look for; None if git fails."""
+    said = _asked(root, "ls-files", "-v", "-z", "--", *paths)
+    if said is None:
+        return None
+    marked = (entry for entry in said.split("\0") if entry)
+    return [entry[2:] for entry in marked if entry[0].islower() or entry[0] == "S"]
+
+
+def shallow(root: Path) -> bool:
+    """Whether the history was cut off, so that the oldest commit seems to have made everything."""
+    return _git(root, "rev-parse", "--is-shallow-repository") != "false"
+
+
+def last_author(root: Path, path: str) -> str:
+    """Who made the last commit that changed a file, as ``Name <address>``; empty where none did."""
+    return _git(root, "log", "-1", "--format=%an <%ae>", "--", path)
 
 
 def datasets(root: Path) -> list[Dataset]:
@@ -62,6 +123,24 @@ def numbers(values: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""
+def _git(root: Path, *arguments: str, **more: str) -> str:
+    return _asked(root, *arguments, **more) or ""
+
+
+def _asked(root: Path, *arguments: str, **more: str) -> str | None:
+    """What git said; None where it failed or is not installed."""
+    try:
+        done = subprocess.run(
+            # Asking changes nothing: an index that is written anew may shut other accounts out.
+            ["git", "--no-optional-locks", *arguments],
+            cwd=root,
+            env=os.environ | more,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except FileNotFoundError:
+        return None
+    # Only the end: a line of `git status` begins with a blank that means something.
+    return done.stdout.rstrip() if done.returncode == 0 else None

@@ -1,8 +1,9 @@
 """The packaged model: one folder with everything that decides, named by one digest.
 
-The folder holds the model in its library's own format, the team's code that turns a record into a score, and
-manifest.json with the SHA-256 of every file. The digest is the SHA-256 of manifest.json. Whoever loads a
-package names the digest and gets exactly those bytes or an error; nothing is unpickled.
+The folder holds the model in its library's own format, the team's code that turns a record into a score, the
+reference that live decisions are compared with, and manifest.json with the SHA-256 of every file. The digest
+is the SHA-256 of manifest.json. Whoever loads a package names the digest and gets exactly those bytes or an
+error; nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -14,18 +15,22 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import PilotError
 from harness.files import PART, whole_folder
 from harness.pipeline import layout
-from harness.settings import Settings
+
+if TYPE_CHECKING:
+    from harness.settings import Settings
 
 MANIFEST = "manifest.json"
 MODEL = "model"
 CODE = "code"
+REFERENCE = "reference.json"
+NOT_PACKAGED = ("sources.py", "monitors.py", "routes.py")
 ABANDONED_AFTER_S = 3_600.0
 
 
@@ -74,9 +79,11 @@ def build_package(settings: Settings) -> Manifest:
         shutil.copytree(
             settings.path("src", settings.pilot.package),
             folder / CODE,
-            # Sources are ingest's: a service that cannot reach them must still start.
-            ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "sources.py", ".*"),
+            # Sources are ingest's: a service that cannot reach them must still start. Monitors look on from
+            # outside, and routes are the service's: neither makes a new model.
+            ignore=shutil.ignore_patterns("__pycache__", "*.pyc", *NOT_PACKAGED, ".*"),
         )
+        shutil.copyfile(settings.path(layout.REFERENCE), folder / REFERENCE)
         _check_imports(folder / CODE, settings.pilot.package)
         manifest = Manifest(
             package=settings.pilot.package,
@@ -116,11 +123,11 @@ def load_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def verify(folder: Path, digest: str) -> Manifest:
-    """Check that a folder is the package of that digest, to the byte and with nothing added.
+def named(folder: Path, digest: str) -> Manifest:
+    """The manifest of that digest, without a look at the files that it names.
 
     Raises:
-        PilotError: It is another package, or a file was changed, removed or added.
+        PilotError: It is missing or another one.
     """
     manifest = load_manifest(folder)
     if hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest() != digest:
@@ -129,6 +136,16 @@ def verify(folder: Path, digest: str) -> Manifest:
             where=str(folder / MANIFEST),
             mend="Run `pilot run` to package the model again.",
         )
+    return manifest
+
+
+def verify(folder: Path, digest: str) -> Manifest:
+    """Check that a folder is the package of that digest, to the byte and with nothing added.
+
+    Raises:
+        PilotError: It is another package, or a file was changed, removed or added.
+    """
+    manifest = named(folder, digest)
     strange = next((path for path in sorted(folder.rglob("*")) if not _ordinary(path)), None)
     if strange is not None:
         raise PilotError(
@@ -205,20 +222,20 @@ def _check_imports(code: Path, package: str) -> None:
                     where=where,
                     mend="Import relatively: from .contract import ...",
                 )
-            if (
-                isinstance(node, ast.ImportFrom)
-                and node.level
-                and "sources"
-                in {
-                    (node.module or "").partition(".")[0],
-                    *(alias.name for alias in node.names if not node.module),
-                }
-            ):
-                raise PilotError(
-                    "it imports from sources.py, which is not packaged",
-                    where=where,
-                    mend="Move what both need into a file of its own.",
-                )
+            for name in NOT_PACKAGED:
+                if name.removesuffix(".py") in _imported_beside(node):
+                    raise PilotError(
+                        f"it imports from {name}, which is not packaged",
+                        where=where,
+                        mend="Move what both need into a file of its own.",
+                    )
+
+
+def _imported_beside(node: ast.AST) -> set[str]:
+    if not isinstance(node, ast.ImportFrom) or not node.level:
+        return set()
+    names = {alias.name for alias in node.names if not node.module}
+    return {(node.module or "").partition(".")[0], *names}
 
 
 def _imported(node: ast.AST) -> list[str]:

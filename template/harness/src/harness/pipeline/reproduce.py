@@ -12,6 +12,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,15 +22,20 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 
-from harness import interruption
+from harness import interruption, startup
 from harness.errors import CheckFailed, PilotError
 from harness.interruption import EXIT_CODE
+from harness.pipeline import layout
 
 PROTOCOL = Path("var", "run", "stages.jsonl")
 LOCK = Path("var", "run", "lock")
 RWLOCK = Path(".dvc", "tmp", "rwlock")
 VARIABLE = "PILOT_STAGE_PROTOCOL"
+STATUS = "--status"
+# What DVC says of data that a clone without a cache does not have.
+ABSENT = ("deleted", "not in cache")
 
 
 @contextmanager
@@ -98,6 +104,81 @@ def reproduce(root: Path, *, force: bool, lock: int, debug: bool = False) -> lis
     if code == 0:
         return [entry["stage"] for entry in entries]
     raise _stopped(entries, code)
+
+
+def changed(root: Path) -> dict[str, list[str]] | None:
+    """Which stages would have to run again, asked of DVC, and why; nothing is run.
+
+    Data that is not there, as in a clone without a cache, is taken as the lock file says. That a stage always
+    runs, because nobody knows what a source says today, is no change.
+
+    Args:
+        root: The pilot's folder.
+
+    Returns:
+        What has changed for each stage that would run again; None where no run was committed yet.
+
+    Raises:
+        CheckFailed: There is evidence of a run, and no lock file.
+        PilotError: DVC could not say.
+    """
+    if not (root / layout.LOCK).exists():
+        left = next((file for file in (layout.METRICS, layout.QUALITY) if (root / file).exists()), None)
+        if left is None:
+            return None
+        raise CheckFailed(
+            f"it is missing, and {left} claims that there was a run",
+            where=str(layout.LOCK),
+            mend="Run `pilot run`, and commit dvc.lock and evidence/ together.",
+        )
+    broken = _broken_links(root)
+    forget_the_dead(root)
+    command = [sys.executable, "-m", "harness.pipeline.reproduce", STATUS]
+    environment = os.environ | {"DVC_NO_ANALYTICS": "1", "NO_COLOR": "1"}
+    done = subprocess.run(
+        command, cwd=root, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    try:
+        told = json.loads(done.stdout)
+        found = {stage: _causes(entries) for stage, entries in told.items()}
+    except (ValueError, AttributeError) as error:
+        complaint = _complaint(done.stdout + done.stderr, done.returncode)
+        raise PilotError(complaint["what"], where=complaint["where"], mend=complaint["mend"]) from error
+    for stage, path in broken:
+        found.setdefault(stage, []).append(f"{path} was made anew by another run")
+    return {stage: causes for stage, causes in found.items() if causes}
+
+
+def _causes(entries: list[Any]) -> list[str]:
+    """What has changed for a stage, of what DVC says about it."""
+    found = []
+    for entry in entries:
+        if not isinstance(entry, dict):
+            if entry != "always changed":
+                found.append(str(entry))
+            continue
+        for paths in entry.values():
+            for path, state in paths.items():
+                if isinstance(state, dict):
+                    found += [f"{key} in {path}" for key in state]
+                elif not (path.startswith("data/") and state in ABSENT):
+                    found.append(path if state == "modified" else f"{path} ({state})")
+    return found
+
+
+def _broken_links(root: Path) -> list[tuple[str, str]]:
+    """Where a stage read something else than the one before it wrote, as a merge of lock files leaves it."""
+    try:
+        stages = yaml.safe_load((root / layout.LOCK).read_text(encoding="utf-8"))["stages"].items()
+        made = {out["path"]: out["md5"] for _, stage in stages for out in stage.get("outs", [])}
+        read = [(name, dep["path"], dep["md5"]) for name, stage in stages for dep in stage.get("deps", [])]
+    except (yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
+        raise PilotError(
+            "it is not a lock file of DVC's",
+            where=str(layout.LOCK),
+            mend="Bring it back (git checkout), or take it away and run `pilot run`.",
+        ) from error
+    return [(name, path) for name, path, was in read if made.get(path, was) != was]
 
 
 def forget_the_dead(root: Path) -> None:
@@ -169,7 +250,14 @@ def _stopped(entries: list[dict[str, Any]], code: int) -> BaseException:
 
 
 def main(arguments: list[str]) -> int:
-    """Run DVC; what it says goes into the protocol, what its stages say to the terminal."""
+    """Run DVC; what it says goes into the protocol, what its stages say to the terminal.
+
+    With STATUS nothing is run: DVC tells on stdout, as JSON, what has changed.
+    """
+    if arguments == [STATUS]:
+        from dvc.cli import main as dvc
+
+        return int(dvc(["status", "--json"]) or 0)
     for number in (signal.SIGTERM, signal.SIGHUP):
         # Whoever started this passes them on as SIGINT, which DVC understands.
         signal.signal(number, lambda _number, _frame: None)
@@ -177,7 +265,8 @@ def main(arguments: list[str]) -> int:
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         from dvc.cli import main as dvc
 
-        code = int(dvc(["repro", *arguments]) or 0)
+        # The team's own too, which lie in folders of theirs: `dvc status` looks at every one.
+        code = int(dvc(["repro", "--all-pipelines", *arguments]) or 0)
     protocol = Path(os.environ.get(VARIABLE, PROTOCOL))
     if code and not any(entry["exit_code"] for entry in read_protocol(protocol)):
         note(_complaint(said.getvalue(), code))
@@ -198,10 +287,12 @@ def _complaint(said: str, code: int) -> dict[str, Any]:
         "stage": "dvc",
         "exit_code": EXIT_CODE if interrupted else 2,
         "what": f"DVC stopped: {error.rstrip('.') or 'it did not say why'}",
-        "where": "dvc.yaml",
+        # A stage of the team's has its file before its name.
+        "where": found[1] if (found := re.search(r"'([^']+dvc\.yaml):", error)) else "dvc.yaml",
         "mend": mend,
     }
 
 
 if __name__ == "__main__":
+    startup.collect_rarely()
     sys.exit(main(sys.argv[1:]))

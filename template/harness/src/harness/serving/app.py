@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Body, FastAPI, Request
@@ -12,8 +13,11 @@ from pydantic import BaseModel, Field
 
 from harness import __version__
 from harness.control import StateUnreadable
-from harness.serving import schema
+from harness.serving import outcomes, schema, stopping
+from harness.serving.access import Guarded, Refused, refused, requires
 from harness.serving.service import FallbackFailed, Service
+from harness.serving.team import PREFIX, Route, Team
+from harness.serving.underway import Answering
 from harness.store import StoreUnavailable
 
 
@@ -39,9 +43,29 @@ class DecisionOut(BaseModel):
     sandbox: bool = Field(description="True for a decision about nothing real")
 
 
-def create_app(service: Service, *, name: str) -> FastAPI:
-    """The application: ``POST /decide``, ``GET /health`` and ``GET /ready``."""
+def create_app(
+    service: Service,
+    *,
+    name: str,
+    routes: Sequence[Route] = (),
+    routes_budget_s: float = 10.0,
+    root: Path | None = None,
+) -> FastAPI:
+    """The application: ``POST /decide``, ``POST /outcomes``, ``POST /control/kill``, ``/health``, ``/ready``.
+
+    The last two are open to everybody, because a stop asks ``/health`` whether it was heard.
+
+    Args:
+        service: What decides.
+        name: The pilot's name.
+        routes: The team's own, which are answered below ``/team``.
+        routes_budget_s: Seconds that a caller of one of these waits.
+        root: The pilot's folder, below which the processes that serve are noted; None where none are.
+    """
     app = FastAPI(title=name, version=__version__, docs_url=None, redoc_url=None)
+    app.add_middleware(Answering)
+    app.router.route_class = Guarded
+    app.state.access = service.access
     record_model = schema.request_model(service.contract)
 
     def decide(record: schema.Request) -> JSONResponse:
@@ -64,12 +88,15 @@ def create_app(service: Service, *, name: str) -> FastAPI:
     # The contract is only known at run time, and FastAPI reads the body's model from the annotation.
     decide.__annotations__["record"] = Annotated[record_model, Body()]
     decide.__annotations__["return"] = DecisionOut
-    app.post("/decide", response_model=DecisionOut)(decide)
+    app.post("/decide", response_model=DecisionOut, dependencies=[requires("decide")])(decide)
+    outcomes.attach(app, service)
+    stopping.attach(app, service, root)
 
+    # Not in a thread: calls that wait for a model may have them all, and a stop asks whether it was heard.
     @app.get("/health")
-    def health() -> dict[str, Any]:
+    async def health() -> dict[str, Any]:
         """Whether the process answers, and what is in force."""
-        return {"status": "ok", "version": __version__, **_in_force(service)}
+        return {"status": "ok", "version": __version__, **in_force(service)}
 
     @app.get("/ready")
     def ready() -> JSONResponse:
@@ -78,15 +105,17 @@ def create_app(service: Service, *, name: str) -> FastAPI:
             service.store.ping()
         except StoreUnavailable as error:
             return JSONResponse({"status": "unavailable", "detail": str(error)}, status_code=503)
-        return JSONResponse({"status": "ready", **_in_force(service), "models": _models(service)})
+        return JSONResponse({"status": "ready", **in_force(service), "models": _models(service)})
 
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(StoreUnavailable, _refused("not_recorded"))
-    app.add_exception_handler(FallbackFailed, _refused("fallback_failed"))
+    for kind, handler in HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+    if routes:
+        app.mount(PREFIX, Team(service, routes, HANDLERS, budget_s=routes_budget_s))
     return app
 
 
-def _in_force(service: Service) -> dict[str, Any]:
+def in_force(service: Service) -> dict[str, Any]:
+    """The stage, the revision and whether a stop is in force, as this process sees it now."""
     try:
         state = service.control.state()
     except StateUnreadable as error:
@@ -97,7 +126,14 @@ def _in_force(service: Service) -> dict[str, Any]:
         "stage": state.stage,
         "revision": state.rev,
         "stopped": service.control.killed() or state.latched,
+        "remote": _remote(service, state.flag_key),
     }
+
+
+def _remote(service: Service, group: str) -> str | int | None:
+    """The share that a remote control allows, or why none; None where there is no remote control."""
+    remote = service.control.remote
+    return remote.share(group) if remote.required or remote.read() is not None else None
 
 
 def _models(service: Service) -> dict[str, str]:
@@ -109,8 +145,9 @@ def _models(service: Service) -> dict[str, str]:
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    if "json" not in request.headers.get("content-type", ""):
-        detail = "Send one record as JSON, with the header content-type: application/json."
+    about_the_body = any(each["loc"][0] == "body" for each in error.errors())
+    if about_the_body and "json" not in request.headers.get("content-type", ""):
+        detail = "Send JSON, with the header content-type: application/json."
         return JSONResponse({"error": "not_json", "detail": detail}, status_code=415)
     # Without the values: a refused record may hold personal data, and a NaN in it is no JSON.
     found = [
@@ -119,7 +156,10 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
         else {"field": _field(item["loc"]), "message": _plain(item["msg"])}
         for item in error.errors()
     ]
-    return JSONResponse({"error": "invalid_record", "fields": found}, status_code=422)
+    what = "outcome" if request.url.path == outcomes.PATH else "record"
+    if request.url.path.startswith(f"{PREFIX}/"):
+        what = "request"
+    return JSONResponse({"error": f"invalid_{what}", "fields": found}, status_code=422)
 
 
 def _field(location: tuple[int | str, ...]) -> str:
@@ -132,6 +172,13 @@ def _plain(message: str) -> str:
     return message[0].lower() + message[1:]
 
 
+async def _unforeseen(_request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse(
+        {"error": "unforeseen", "detail": f"{type(error).__name__}; the service's log says where"},
+        status_code=500,
+    )
+
+
 def _refused(code: str) -> Callable[[Request, Exception], JSONResponse]:
     def handler(_request: Request, error: Exception) -> JSONResponse:
         return JSONResponse(
@@ -139,3 +186,12 @@ def _refused(code: str) -> Callable[[Request, Exception], JSONResponse]:
         )
 
     return handler
+
+
+HANDLERS: dict[type[Exception], Any] = {
+    RequestValidationError: _invalid,
+    Refused: refused,
+    StoreUnavailable: _refused("not_recorded"),
+    FallbackFailed: _refused("fallback_failed"),
+    Exception: _unforeseen,
+}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal
 
-import polars as pl
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from harness import pilot
-from harness.pilot import Contract, FieldType
+from harness.pilot import Choice, Contract, FieldType
+from harness.serving.columns import frame_schema as frame_schema
+from harness.store import Outcome
+
+KNOWN_AT = "known_at"
 
 PYTHON: dict[FieldType, type] = {
     "text": str,
@@ -18,13 +21,6 @@ PYTHON: dict[FieldType, type] = {
     "number": float,
     "boolean": bool,
     "date": date,
-}
-POLARS: dict[FieldType, Any] = {
-    "text": pl.String,
-    "integer": pl.Int64,
-    "number": pl.Float64,
-    "boolean": pl.Boolean,
-    "date": pl.Date,
 }
 
 
@@ -40,9 +36,32 @@ def request_model(contract: Contract) -> type[Request]:
     return create_model("Record", __base__=Request, **fields)
 
 
-def frame_schema(contract: Contract) -> dict[str, Any]:
-    """The column types that records take on Polars."""
-    return {declared.name: POLARS[declared.type] for declared in contract.fields}
+def outcome_model(contract: Contract) -> type[Request]:
+    """An outcome's model: the record's key and the label, and when it became known.
+
+    Strict, as the request's: for a Choice only true and false are outcomes, for an Amount only numbers.
+    """
+    key = contract.field(contract.key)
+    label = bool if isinstance(contract.decision, Choice) else float
+    fields: dict[str, Any] = {
+        key.name: (_field(key)[0], Field(description=key.meaning)),
+        contract.label: (label, Field(description="What came of it")),
+    }
+    if KNOWN_AT not in fields:
+        known_at = Annotated[datetime, BeforeValidator(_moment)]
+        fields[KNOWN_AT] = (known_at | None, Field(default=None, description="When it became known"))
+    return create_model("Outcome", __base__=Request, **fields)
+
+
+def as_outcome(contract: Contract, said: Request) -> Outcome:
+    """An outcome as the store takes it, from what ``outcome_model`` accepted."""
+    values = said.model_dump()
+    known_at: datetime | None = values.get(KNOWN_AT) if contract.label != KNOWN_AT else None
+    return Outcome(
+        record_key=str(values[contract.key]),
+        outcome=values[contract.label],
+        known_at=None if known_at is None else known_at.isoformat(timespec="microseconds"),
+    )
 
 
 def _field(declared: pilot.Field) -> tuple[Any, Any]:
@@ -69,6 +88,22 @@ def _iso_date(value: object) -> object:
         return date.fromisoformat(value)
     except ValueError:
         raise ValueError("must be a date written as 2026-01-31") from None
+
+
+def _moment(value: object) -> object:
+    if value is None:
+        return None
+    try:
+        if not isinstance(value, str) or ("T" not in value and len(value) != len("2026-01-31")):
+            raise ValueError
+        found = datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError("must be a time written as 2026-01-31T12:00:00Z, or a day as 2026-01-31") from None
+    if found.tzinfo is None:
+        if "T" in value:
+            raise ValueError("must say its offset, as in 2026-01-31T12:00:00Z")
+        found = found.replace(tzinfo=UTC)
+    return found.astimezone(UTC)
 
 
 def _not_blank(text: str) -> str:

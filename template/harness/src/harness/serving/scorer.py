@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +13,24 @@ import polars as pl
 
 from harness import pilot
 from harness.errors import PilotError
-from harness.pilot import Reason
 from harness.pipeline.manifest import CODE, MODEL, Manifest, verify
-from harness.serving.schema import frame_schema
+from harness.serving.columns import frame_schema
+from harness.serving.scored import Scored, ScoreInvalid, plain
 
 
-@dataclass(frozen=True)
-class Scored:
-    """What a model says of one record.
-
-    Attributes:
-        score: A finite number that the contract's decision can take.
-        reasons: The strongest reasons, strongest first.
-    """
-
-    score: float
-    reasons: tuple[Reason, ...]
-
-
-class ScoreInvalid(Exception):
-    """The model gave something that is no valid score."""
+class CodeFailed(PilotError):
+    """The package is whole, and what it holds cannot be loaded."""
 
 
 class Scorer:
-    """Loads a package by digest and scores records with it.
+    """Scores records with a package that was verified.
 
-    Raises:
-        PilotError: The package is missing, damaged, or cannot be loaded.
+    Attributes:
+        decision: What the packaged contract decides.
+        dates: The fields that are dates.
     """
 
-    def __init__(self, folder: Path, digest: str, reasons: int) -> None:
-        self.manifest: Manifest = verify(folder, digest)
-        self.digest = digest
+    def __init__(self, folder: Path, manifest: Manifest, digest: str, reasons: int) -> None:
         self._reasons = reasons
         # Beside the work tree's package, under a name that carries the digest: champion and challenger may
         # hold different versions of the same file.
@@ -57,13 +42,12 @@ class Scorer:
         contract = pilot.load_contract(name)
         self.decision = contract.decision
         self._schema = frame_schema(contract)
+        self.dates = {declared.name for declared in contract.fields if declared.type == "date"}
         self._optional = {declared.name for declared in contract.fields if not declared.required}
         self._model_file = pilot.load_model(name)
         features = pilot.load_features(name).features()
         self._model = self._model_file.load(folder / MODEL)
-        self._expressions = {
-            feature: features[feature].cast(nw.Float64) for feature in self.manifest.features
-        }
+        self._expressions = {feature: features[feature].cast(nw.Float64) for feature in manifest.features}
 
     def score(self, record: Mapping[str, Any]) -> Scored:
         """Score one record.
@@ -84,38 +68,27 @@ class Scorer:
         if not math.isfinite(score) or not self.decision.valid(score):
             raise ScoreInvalid(f"score {score}")
         reasons = self._model_file.reasons(self._model, features, self._reasons)[0] if self._reasons else []
-        return Scored(score, tuple(plain(reason) for reason in reasons))
-
-
-def plain(reason: Reason) -> Reason:
-    """A reason as it can be kept and sent: NumPy's numbers made Python's, NaN and infinity made None."""
-    effect = None if reason.effect is None else _plain(float(reason.effect))
-    return Reason(str(reason.feature), _plain(reason.value), effect)
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+        return Scored(score, tuple(plain(reason) for reason in reasons), self.decision.of(score))
 
 
 def load_scorer(models: Path, digest: str, reasons: int) -> Scorer:
     """Load the package of that digest from the folder that keeps them.
 
     Raises:
-        PilotError: It is missing or damaged, or the team's code in it raises.
+        PilotError: It is missing or damaged.
+        CodeFailed: The team's code in it raises.
     """
+    folder = models / digest
+    manifest = verify(folder, digest)
     try:
-        return Scorer(models / digest, digest, reasons)
-    except PilotError:
-        raise
+        return Scorer(folder, manifest, digest, reasons)
+    except PilotError as error:
+        raise CodeFailed(error.what, where=error.where, mend=error.mend) from error
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise PilotError(
+        raise CodeFailed(
             f"the packaged model cannot be loaded: {type(error).__name__}: {error}",
-            where=str(models / digest),
+            where=str(folder),
             mend="Correct model.py or features.py and run `pilot run`.",
         ) from error

@@ -1,83 +1,174 @@
-"""Starting the service: what must hold before it listens, and the process that listens."""
+"""What must hold before a service listens, and what it listens on; harness.serving.running runs it."""
 
 from __future__ import annotations
 
 import errno
-import ipaddress
 import logging
-import signal
 import socket
-
-import uvicorn
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from harness import pilot
-from harness.control import Control, StateUnreadable, noted
+from harness.control import Control, StateUnreadable, settings_control
 from harness.errors import PilotError
-from harness.serving.app import create_app
+from harness.pilot import Contract
+from harness.serving.access import Access
+from harness.serving.address import loopback
+from harness.serving.breaker import Rule
+from harness.serving.host import ModelHost
+from harness.serving.limits import Limits
+from harness.serving.processes import LOAD_WITHIN_S
 from harness.serving.service import Service
+from harness.serving.shadow import Shadow, agreement
+from harness.serving.team import Route, load_routes
 from harness.settings import Settings
-from harness.store import DecisionStore
+from harness.store import DecisionStore, Outbox, ShadowStore, put
+
+# Of an address that is not known it is supposed that everybody reaches it.
+UNKNOWN = "0.0.0.0"
 
 
-def build_service(settings: Settings) -> Service:
+def build_service(settings: Settings, *, host: str | None = None) -> Service:
     """Everything that deciding needs. A model that cannot be loaded is no reason not to start.
+
+    Args:
+        settings: The pilot's settings.
+        host: The address that the service will listen on; by default that of pilot.toml.
 
     Raises:
         PilotError: The contract, the fallback or the store is missing or unusable.
     """
+    control = settings_control(settings)
+    reached = settings.serving.host if host is None else host
+    contract = pilot.load_contract(settings.pilot.package)
+    store = DecisionStore(
+        settings.sqlite_url(settings.store.url), alongside=(put,) if settings.downstream.url else ()
+    )
     return Service(
-        contract=pilot.load_contract(settings.pilot.package),
+        contract=contract,
         fallback=pilot.load_fallback(settings.pilot.package),
-        control=Control(settings.path(settings.control.folder)),
-        store=DecisionStore(settings.sqlite_url(settings.store.url)),
+        control=control,
+        # What can be reached from elsewhere is open to nobody, whatever the stage becomes.
+        access=Access(control, open_in_sandbox=settings.serving.open_in_sandbox and loopback(reached)),
+        store=store,
         models=settings.path(settings.serving.models),
         reasons=settings.serving.reasons,
         in_flight=settings.serving.in_flight,
         budget_s=settings.serving.budget_ms / 1000,
+        breaker=Rule(
+            failures=settings.serving.breaker_failures,
+            window_s=settings.serving.breaker_window_s,
+            retry_s=settings.serving.breaker_retry_s,
+        ),
+        shadow=shadowing(settings, contract, control, store),
     )
 
 
-def serve(settings: Settings, *, host: str, port: int) -> None:
-    """Listen until the process is told to end, by Ctrl-C or SIGTERM; both are how a service ends well.
+def shadowing(settings: Settings, contract: Contract, control: Control, store: DecisionStore) -> Shadow:
+    """What runs models beside decisions; it starts nothing before the first of them."""
+    return Shadow(
+        lambda: shadow_host(settings),
+        ShadowStore(store.database),
+        settings.serving.shadow_queue,
+        settings.serving.shadow_budget_ms / 1000,
+        may_run=control.may_shadow,
+        agree=agreement(contract.decision),
+    )
+
+
+def shadow_host(settings: Settings) -> ModelHost:
+    """Where models run beside: no right to write, bounded memory, and behind all others for the processor."""
+    return ModelHost(
+        settings.path(settings.serving.models),
+        reasons=0,
+        in_flight=1,
+        budget_s=settings.serving.shadow_budget_ms / 1000,
+        limits=Limits(memory_bytes=settings.serving.shadow_memory_mb * 1024**2, may_write=False, nice=10),
+    )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a process needs to serve, before it listens.
+
+    Attributes:
+        settings: The pilot's settings.
+        service: What decides.
+        routes: The team's own.
+    """
+
+    settings: Settings
+    service: Service
+    routes: Sequence[Route]
+
+    def load(self) -> None:
+        """Load the models now, and not with the first request. One that cannot be loaded stops nobody."""
+        try:
+            self.service.model_state(wait_s=LOAD_WITHIN_S)
+        except StateUnreadable as error:
+            logging.getLogger("harness.serving").error("the fallback decides: %s", error)
+
+
+def prepare(settings: Settings, host: str | None) -> Prepared:
+    """Build what a process needs, and hold it to what must hold before it may serve.
+
+    Args:
+        settings: The pilot's settings.
+        host: The address that it will listen on; None where another server listens, and it is not known.
 
     Raises:
-        PilotError: The address is not allowed in the stage, or is in use.
+        PilotError: Something is missing or unusable, the address is not allowed in the stage, or routes.py
+            cannot be served.
     """
-    service = build_service(settings)
+    service = build_service(settings, host=UNKNOWN if host is None else host)
     check_stage(settings, service.control, host)
-    listener = listen(host, port)
+    return Prepared(settings, service, load_routes(settings.pilot.package, settings.root, service))
+
+
+@contextmanager
+def delivering(settings: Settings, service: Service) -> Iterator[None]:
+    """Deliver decisions to the consumer meanwhile, where pilot.toml names one."""
+    if not settings.downstream.url:
+        yield
+        return
+    from harness.serving.delivery import Deliverer
+
+    deliverer = Deliverer(
+        Outbox(service.store.database),
+        service.control,
+        url=settings.downstream.url,
+        secret=settings.downstream.secret.get_secret_value(),
+        root=settings.root,
+    )
+    deliverer.start()
     try:
-        service.model_state()
-    except StateUnreadable as error:
-        logging.getLogger("harness.serving").error("the fallback decides: %s", error)
-    address = listener.getsockname()
-    url = f"http://{f'[{host}]' if ':' in host else host}:{address[1]}"
-    app = create_app(service, name=settings.pilot.name)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
-    # uvicorn answers what is under way, and then raises the signal again for whoever handled it before.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: None)
-    try:
-        with noted(settings.root, service.control.folder, url):
-            logging.getLogger("harness.serving").info("listening on %s", url)
-            uvicorn.Server(config).run(sockets=[listener])
+        yield
     finally:
-        listener.close()
-        service.store.close()
+        deliverer.stop()
 
 
-def check_stage(settings: Settings, control: Control, host: str) -> None:
+def check_stage(settings: Settings, control: Control, host: str | None) -> None:
     """Hold the sandbox to the loopback, and every other stage to a state outside the work tree.
 
+    Args:
+        settings: The pilot's settings.
+        control: What says which stage the pilot is in.
+        host: The address; None where it is not known. Then nobody is let in without a token instead.
+
     Raises:
-        PilotError: The host or the control folder is not allowed.
+        PilotError: The host, the consumer's address or the control folder is not allowed.
     """
     try:
         state = control.state()
     except StateUnreadable:
         state = None
+    if settings.downstream.url:
+        from harness.serving.consumer import check_target
+
+        check_target(settings.downstream.url, "unknown" if state is None else state.stage)
     if state is None or state.stage == "sandbox":
-        if not loopback(host):
+        if host is not None and not loopback(host):
             raise PilotError(
                 f"the sandbox listens on the loopback only, not on {host}",
                 where="pilot.toml [serving] host",
@@ -90,16 +181,6 @@ def check_stage(settings: Settings, control: Control, host: str) -> None:
             where="pilot.toml [control] folder",
             mend="Move the folder outside, such as to /var/lib/<pilot>, and name it there.",
         )
-
-
-def loopback(host: str) -> bool:
-    """Whether a host reaches this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def listen(host: str, port: int) -> socket.socket:

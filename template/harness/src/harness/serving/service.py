@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -14,18 +13,29 @@ from typing import Any
 from harness.control import Arm, Control, Permission, Why
 from harness.errors import PilotError
 from harness.pilot import Choice, Contract, FallbackFile, Reason
-from harness.serving.scorer import ScoreInvalid, Scorer, load_scorer, plain
-from harness.serving.workers import Busy, TooSlow, Workers
+from harness.serving.access import Access
+from harness.serving.breaker import BreakerOpen, Rule
+from harness.serving.calls import Busy, TooSlow
+from harness.serving.host import ModelDied, ModelHost
+from harness.serving.logs import failed
+from harness.serving.scored import ScoreInvalid, plain
+from harness.serving.shadow import Shadow
+from harness.serving.underway import Underway
 from harness.store import Decision, DecisionStore
-from harness.store.decisions import now
+from harness.store.database import now
 
 log = logging.getLogger("harness.serving")
 
-LOAD_AGAIN_AFTER_S = 10.0
+
+WAIT_FOR_MODELS_S = 10.0
 
 
 class FallbackFailed(Exception):
     """The fallback could not decide; there is no decision, and never the model's instead."""
+
+
+class _RealData(Exception):
+    """A model of real data, which does not decide in the sandbox."""
 
 
 @dataclass(frozen=True)
@@ -50,24 +60,28 @@ class Service:
         contract: Contract,
         fallback: FallbackFile,
         control: Control,
+        access: Access,
         store: DecisionStore,
         models: Path,
         reasons: int,
         in_flight: int,
         budget_s: float,
+        breaker: Rule = Rule(),  # noqa: B008 - frozen
+        shadow: Shadow,
     ) -> None:
         self.contract = contract
         self.control = control
+        self.access = access
         self.store = store
+        self.underway = Underway()
         self._fallback = fallback
-        self._models = models
-        self._reasons = reasons
-        self._workers = Workers(in_flight, budget_s)
-        self._loaded: dict[str, Scorer] = {}
-        self._failed: dict[str, tuple[float, PilotError]] = {}
-        self._loading = threading.Lock()
+        self._shadow = shadow
+        self.host = ModelHost(
+            models, reasons=reasons, in_flight=in_flight, budget_s=budget_s, breaker=breaker
+        )
         # A service that starts without a readable state is held to the loopback, as the sandbox is.
         self._last_known_stage = "sandbox"
+        self._state_seen = False
 
     def decide(self, record: Mapping[str, Any]) -> Decision:
         """Decide one record.
@@ -76,6 +90,10 @@ class Service:
             FallbackFailed: The model was not to decide or could not, and the fallback raised.
             StoreUnavailable: The decision could not be made durable, so there is none.
         """
+        with self.underway.decision():
+            return self._decide(record)
+
+    def _decide(self, record: Mapping[str, Any]) -> Decision:
         started = time.perf_counter()
         decided_at = now()
         given = record[self.contract.entity]
@@ -102,26 +120,46 @@ class Service:
             elapsed_ms=(time.perf_counter() - started) * 1000,
         )
         self.store.record(decision)
+        # Who and why, and nothing of the record: not even whom it is about.
+        log.info(
+            "decision %s by %s (%s), revision %d, %.1f ms",
+            decision.decision_id,
+            decision.served_by,
+            decision.why,
+            decision.revision,
+            (time.perf_counter() - started) * 1000,
+        )
+        if permission.shadow is not None:
+            self._shadow.offer(decision, permission.shadow)
         return decision
 
-    def model_state(self) -> dict[str, str]:
-        """Each model that the state names, by digest: ``loaded``, or why it is not."""
+    def model_state(self, *, wait_s: float = WAIT_FOR_MODELS_S) -> dict[str, str]:
+        """Each model that the state names, by digest: ``loaded``, or why it is not.
+
+        A model that nobody asked for so far is loaded now. A service does so before it listens, because a
+        caller does not wait for a model beyond its budget.
+
+        Args:
+            wait_s: Seconds to wait for models that are being loaded.
+        """
         state = self.control.state()
         slots = [] if state is None else [slot for slot in (state.champion, state.challenger) if slot]
-        found = {}
-        for slot in slots:
-            try:
-                self._scorer(slot.digest)
-            except PilotError as error:
-                found[slot.digest] = str(error)
-            else:
-                found[slot.digest] = "loaded"
-        return found
+        return {slot.digest: self.host.state(slot.digest, wait_s=wait_s) for slot in slots}
+
+    def close(self) -> None:
+        """End the models' processes, and those beside, and let go of the store."""
+        self._shadow.close()
+        self.host.close()
+        self.store.close()
 
     def _sandbox(self, stage: str) -> bool:
         # A state that vanishes from a service in use does not turn its decisions into play.
         if stage != "unknown":
             self._last_known_stage = stage
+            self._state_seen = True
+        elif self._state_seen:
+            self._state_seen = False  # once, and not with every request
+            log.error("ALARM: the control state is gone or cannot be trusted, so the fallback decides")
         return self._last_known_stage == "sandbox"
 
     def _outcome(self, record: Mapping[str, Any], entity: str) -> _Outcome:
@@ -129,29 +167,13 @@ class Service:
         if permission.arm is Arm.FALLBACK or permission.digest is None:
             return self._by_fallback(record, permission, permission.why)
         try:
-            scorer = self._scorer(permission.digest)
-        except PilotError:
-            return self._by_fallback(record, permission, Why.MODEL_UNAVAILABLE)
-        if permission.stage == "sandbox" and scorer.manifest.origin == "real":
-            return self._by_fallback(record, permission, Why.REAL_DATA_IN_SANDBOX)
-        try:
-            scored = self._workers.call(lambda: scorer.score(record))
-        except Busy:
-            return self._by_fallback(record, permission, Why.MODEL_BUSY)
-        except TooSlow:
-            log.error("the model took longer than its budget")
-            return self._by_fallback(record, permission, Why.MODEL_TOO_SLOW)
-        except ScoreInvalid:
-            log.exception("the model gave no valid score")
-            return self._by_fallback(record, permission, Why.SCORE_INVALID)
-        except KeyboardInterrupt:
-            raise
-        except (
-            BaseException
-        ):  # sys.exit() in a library, or a native library's panic, must not end the service
-            log.exception("the model failed")
-            return self._by_fallback(record, permission, Why.MODEL_FAILED)
+            if permission.stage == "sandbox" and self.host.manifest(permission.digest).origin == "real":
+                raise _RealData
+            scored = self.host.score(permission.digest, record)
+        except Exception as error:
+            return self._by_fallback(record, permission, _why(error))
         # Scoring takes time in which somebody may have stopped the model; what is in force now counts.
+        self.underway.entering()
         after = self.control.permission(entity)
         if after.digest != permission.digest:
             return self._by_fallback(
@@ -160,12 +182,13 @@ class Service:
         return _Outcome(
             after,
             Why.ASSIGNED,
-            scorer.decision.of(scored.score),
+            scored.decision,
             scored.reasons,
             scored.score,
         )
 
     def _by_fallback(self, record: Mapping[str, Any], permission: Permission, why: Why) -> _Outcome:
+        self.underway.left_to_the_fallback()
         try:
             answer = self._fallback.decide(record)
             decision = self._allowed(answer.decision)
@@ -173,7 +196,7 @@ class Service:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            log.exception("the fallback failed")
+            failed("the fallback failed", error)
             raise FallbackFailed(type(error).__name__) from error
         return _Outcome(permission, why, decision, reasons)
 
@@ -186,22 +209,26 @@ class Service:
             return float(decision)
         raise ValueError("the fallback decided what the contract's decision cannot take")
 
-    def _scorer(self, digest: str) -> Scorer:
-        scorer = self._loaded.get(digest)
-        if scorer is not None:
-            return scorer
-        with self._loading:
-            scorer = self._loaded.get(digest)
-            if scorer is not None:
-                return scorer
-            failed = self._failed.get(digest)
-            if failed is not None and time.monotonic() - failed[0] < LOAD_AGAIN_AFTER_S:
-                raise failed[1]
-            try:
-                scorer = load_scorer(self._models, digest, self._reasons)
-            except PilotError as error:
-                log.error("model not loaded: %s", error)
-                self._failed[digest] = time.monotonic(), error
-                raise
-            self._loaded[digest] = scorer
-            return scorer
+
+def _why(error: Exception) -> Why:
+    """What to record of a model that did not answer; what the model did wrong is logged besides."""
+    match error:
+        case _RealData():
+            return Why.REAL_DATA_IN_SANDBOX
+        case PilotError():
+            return Why.MODEL_UNAVAILABLE
+        case BreakerOpen():
+            return Why.BREAKER_OPEN
+        case Busy():
+            return Why.MODEL_BUSY
+        case TooSlow():
+            log.error("the model took longer than its budget")
+            return Why.MODEL_TOO_SLOW
+        case ScoreInvalid():
+            failed("the model gave no valid score", error)
+            return Why.SCORE_INVALID
+        case ModelDied():
+            failed("the model died", error)
+            return Why.MODEL_DIED
+    failed("the model failed", error)
+    return Why.MODEL_FAILED

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import tempfile
 import threading
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 # After a crash the server first replays its log; ten million rows take less than this.
 _READY_WITHIN_S = 60.0
+# A server that was started a moment ago is a process with a folder of its own within this time.
+_APPEARS_WITHIN_S = 1.0
 
 _here = threading.RLock()
 _users: dict[Path, int] = {}
@@ -151,7 +154,9 @@ def _left(library: Any, place: Path, running: PostgresServer | None) -> None:
                     _users[place] -= 1
                 if _users[place] > 0:
                     break
-                if running is not None:
+                if running is None:
+                    _end_unused(place)
+                else:
                     with library.PostgresServer._lock:
                         _forget_the_dead(place)
                     if place in library.PostgresServer._instances:
@@ -163,6 +168,22 @@ def _left(library: Any, place: Path, running: PostgresServer | None) -> None:
             interrupted = error
     if interrupted is not None:
         raise interrupted
+
+
+def _end_unused(place: Path) -> None:
+    """End a server whose start was cut short: nobody is down as its user, and it would run for good."""
+    with suppress(OSError, ValueError):
+        if any(_lives(pid) for pid in json.loads((place / ".handle_pids.json").read_text())):
+            return
+    folder = str(place.resolve())
+    end = time.monotonic() + _APPEARS_WITHIN_S
+    while time.monotonic() < end:
+        for process in psutil.process_iter():
+            if _is_postgres(process) and _folder_of(process) == folder:
+                with suppress(psutil.Error):
+                    process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
+                    process.wait(_READY_WITHIN_S)
+        time.sleep(0.1)
 
 
 def _forget_the_dead(place: Path) -> None:

@@ -1,5 +1,27 @@
-"""Decisions, durable before anybody has them."""
+"""Decisions and what came of them, durable before anybody has them, and what has to reach the consumer.
 
-from harness.store.decisions import Decision, DecisionStore, StoreUnavailable
+``harness.store.shadow`` keeps what a model said that was run beside a decision.
+"""
 
-__all__ = ["Decision", "DecisionStore", "StoreUnavailable"]
+from harness.store.database import Database, StoreUnavailable
+from harness.store.decisions import Decision, DecisionStore
+from harness.store.outbox import Outbox, Parcel, Waiting, put
+from harness.store.outcomes import Outcome, OutcomeStore, Received
+from harness.store.shadow import Pair, Shadowed, ShadowStore
+
+__all__ = [
+    "Database",
+    "Decision",
+    "DecisionStore",
+    "Outbox",
+    "Outcome",
+    "OutcomeStore",
+    "Pair",
+    "Parcel",
+    "Received",
+    "ShadowStore",
+    "Shadowed",
+    "StoreUnavailable",
+    "Waiting",
+    "put",
+]

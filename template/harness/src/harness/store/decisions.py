@@ -1,31 +1,18 @@
 """The record of every decision.
 
-A decision counts only once it is here: SQLite runs in WAL mode with ``synchronous=FULL``, so a commit has
-reached the disk when it returns, and the service answers after the commit.
+A decision counts only once it is here: the service answers after the commit, which has reached the disk.
 """
 
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.pool import ConnectionPoolEntry
 
-from harness.errors import PilotError
-from harness.settings import without_password
-
-# How long a writer waits for the others before there is no decision.
-BUSY_S = 5
-
-metadata = sa.MetaData()
+from harness.store.database import Database, metadata
 
 decisions = sa.Table(
     "decisions",
@@ -50,12 +37,7 @@ decisions = sa.Table(
     sa.Column("elapsed_ms", sa.Float, nullable=False),
 )
 
-CONNECT_WITHIN_S = 5
 JSON_COLUMNS = ("record", "decision", "reasons")
-
-
-class StoreUnavailable(PilotError):
-    """The store did not take the record, so there is no decision."""
 
 
 @dataclass(frozen=True)
@@ -102,30 +84,24 @@ class Decision:
     elapsed_ms: float
 
 
-class DecisionStore:
-    """The decisions table, in SQLite or in any database that SQLAlchemy reaches."""
+Alongside = Callable[[sa.Connection, Decision], None]
 
-    def __init__(self, url: str) -> None:
-        try:
-            parsed = sa.make_url(url)
-            if parsed.get_backend_name() == "sqlite" and parsed.database:
-                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-            self._engine = _engine(parsed)
-            if parsed.get_backend_name() == "sqlite":
-                sa.event.listen(self._engine, "connect", _durable)
-            _create(self._engine)
-            named = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
-            self._file = Path(str(parsed.database)) if named else None
-            self._opened = _identity(self._file) if self._file is not None else None
-        except (sa.exc.SQLAlchemyError, OSError, ModuleNotFoundError, ValueError) as error:
-            raise StoreUnavailable(
-                f"the store cannot be opened: {_cause(error)}",
-                where=without_password(url),
-                mend="Correct [store] url in pilot.toml, or make the place writable.",
-            ) from error
-        self._where = without_password(self._engine.url.render_as_string())
+
+class DecisionStore:
+    """The decisions table.
+
+    Args:
+        url: An SQLAlchemy URL.
+        alongside: What is written with each decision, in its transaction: both are there, or neither is.
+
+    Attributes:
+        database: The database that it lies in, shared with the store's other tables.
+    """
+
+    def __init__(self, url: str, *, alongside: Sequence[Alongside] = ()) -> None:
+        self.database = Database(url)
         self._insert = decisions.insert()
-        self._turn = threading.Lock() if self._engine.dialect.name == "sqlite" else None
+        self._alongside = tuple(alongside)
 
     def record(self, decision: Decision) -> None:
         """Write one decision; when this returns, the record has reached the disk.
@@ -138,9 +114,10 @@ class DecisionStore:
             row[column] = json.dumps(row[column], ensure_ascii=False, allow_nan=False, default=str)
         what = "the decision could not be recorded"
         mend = "Free the disk or bring the database back; until then nothing is decided."
-        with self._in_turn(what, mend), self._connected(what, mend) as connection, connection.begin():
+        with self.database.writing(what, mend) as connection:
             connection.execute(self._insert, row)
-        self._check_file()  # after the commit: it may have gone into a file that was deleted meanwhile
+            for write in self._alongside:
+                write(connection, decision)
 
     def get(self, decision_id: str) -> Decision | None:
         """The decision of that id; None when it was never made."""
@@ -156,13 +133,36 @@ class DecisionStore:
         query = sa.select(decisions.c.served_by, decisions.c.why, sa.func.count()).group_by(
             decisions.c.served_by, decisions.c.why
         )
-        with self._connected() as connection:
+        with self.database.connected() as connection:
             return {(served_by, why): count for served_by, why, count in connection.execute(query)}
+
+    def made(self, digest: str, start: str, end: str, *, size: int = 50_000) -> Iterator[list[Any]]:
+        """The decisions that a model was to make from ``start`` to before ``end``, whoever made them then.
+
+        Args:
+            digest: The model's digest.
+            start: ISO 8601, UTC.
+            end: ISO 8601, UTC.
+            size: How many come at a time.
+
+        Yields:
+            Rows with decided_at, record_key, entity, record and decision (both as JSON), score, served_by,
+            assigned and why.
+        """
+        c = decisions.c
+        columns = (c.decided_at, c.record_key, c.entity, c.record, c.decision, c.score, c.served_by)
+        query = sa.select(*columns, c.assigned, c.why).where(
+            c.model_digest == digest, c.decided_at >= start, c.decided_at < end
+        )
+        with self.database.connected() as connection:
+            result = connection.execution_options(yield_per=size).execute(query)
+            for rows in result.partitions():
+                yield list(rows)
 
     def last_model_decision(self) -> str | None:
         """When a model last decided, as an ISO 8601 UTC time; None when it never did."""
         query = sa.select(sa.func.max(decisions.c.decided_at)).where(decisions.c.served_by == "model")
-        with self._connected() as connection:
+        with self.database.connected() as connection:
             found: str | None = connection.execute(query).scalar()
         return found
 
@@ -173,93 +173,18 @@ class DecisionStore:
             StoreUnavailable: The database does not answer, has no table, or its file is not the one that this
                 process opened.
         """
-        self._check_file()
-        with self._connected() as connection:
+        self.database.check_file()
+        with self.database.connected() as connection:
             connection.execute(sa.select(decisions.c.sequence).limit(1))
 
     def close(self) -> None:
         """Close every connection."""
-        self._engine.dispose()
-
-    def _check_file(self) -> None:
-        # SQLite goes on writing to a deleted file without complaint, and nobody will ever find the record.
-        if self._file is not None and _identity(self._file) != self._opened:
-            raise StoreUnavailable(
-                "the store's file was deleted or replaced while it was open",
-                where=str(self._file),
-                mend="Restore it from a backup if records were in it, and restart the service.",
-            )
+        self.database.close()
 
     def _read(self, query: sa.Select[Any]) -> Iterator[Decision]:
-        with self._connected() as connection:
+        with self.database.connected() as connection:
             for row in connection.execute(query).mappings():
                 values = {name: value for name, value in row.items() if name != "sequence"}
                 for column in JSON_COLUMNS:
                     values[column] = json.loads(values[column])
                 yield Decision(**values)
-
-    @contextmanager
-    def _in_turn(self, what: str, mend: str) -> Iterator[None]:
-        # SQLite's writers wait for its lock asleep, and some of them for seconds. Here they queue up first.
-        if self._turn is None:
-            yield
-            return
-        if not self._turn.acquire(timeout=BUSY_S):
-            raise StoreUnavailable(f"{what}: the database is busy", where=self._where, mend=mend)
-        try:
-            yield
-        finally:
-            self._turn.release()
-
-    @contextmanager
-    def _connected(
-        self, what: str = "the store does not answer", mend: str = "Bring the database back."
-    ) -> Iterator[sa.Connection]:
-        try:
-            with self._engine.connect() as connection:
-                yield connection
-        except sa.exc.SQLAlchemyError as error:
-            raise StoreUnavailable(f"{what}: {_cause(error)}", where=self._where, mend=mend) from error
-
-
-def now() -> str:
-    """The present moment as the store writes it: UTC, ISO 8601, microseconds."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-def _engine(url: sa.URL) -> sa.Engine:
-    if url.get_backend_name() == "sqlite":
-        return sa.create_engine(url)
-    # A host that does not answer is not to hold a start, or a decision, up for minutes.
-    limited = url.get_backend_name() == "postgresql" and "connect_timeout" not in url.query
-    options = {"connect_timeout": CONNECT_WITHIN_S} if limited else {}
-    return sa.create_engine(url, pool_pre_ping=True, connect_args=options)
-
-
-def _identity(file: Path) -> tuple[int, int] | None:
-    try:
-        found = file.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _create(engine: sa.Engine) -> None:
-    try:
-        metadata.create_all(engine)
-    except sa.exc.DBAPIError:
-        # Two processes that start at once both find no table, and one of them comes second.
-        metadata.create_all(engine)
-
-
-def _durable(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute(f"PRAGMA busy_timeout={BUSY_S * 1000}")
-    cursor.close()
-
-
-def _cause(error: BaseException) -> str:
-    original = getattr(error, "orig", None)
-    return str(original or error).strip().splitlines()[0]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as LoggedRun
     from mlflow.tracking import MlflowClient
 
-CHALLENGER = "challenger"
+CHALLENGER, CHAMPION = "challenger", "champion"
 # MLflow tries eight times for two minutes each. A server that is not there is told after the first question,
 # which is a small one; uploads then get the time that they need. What a team sets in the environment stays.
 AT_FIRST = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "15", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
@@ -73,17 +73,12 @@ def publish(settings: Settings, run: Run) -> int:
     Raises:
         PilotError: The tracking server does not take it.
     """
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    _quiet()
     import mlflow
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
     from sqlalchemy.exc import SQLAlchemyError
 
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    # Tells every error of the database with a traceback before it is raised, and we tell it in a line.
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     uri = settings.sqlite_url(settings.tracking.uri)
     try:
         local = _prepare(uri)
@@ -117,6 +112,87 @@ def publish(settings: Settings, run: Run) -> int:
             mend="Correct the address or bring the server back, then run again; the package is kept.",
         ) from error
     return registered
+
+
+def note(
+    settings: Settings, name: str, metrics: Mapping[str, float], tags: Mapping[str, str], folder: Path
+) -> None:
+    """Log what a monitor found, in an experiment beside the pilot's own.
+
+    Args:
+        settings: This pilot's settings.
+        name: The run's name.
+        metrics: Figures by name.
+        tags: What it was about.
+        folder: The files of the report.
+
+    Raises:
+        PilotError: The tracking server does not take it.
+    """
+    _quiet()
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+    from sqlalchemy.exc import SQLAlchemyError
+
+    uri = settings.sqlite_url(settings.tracking.uri)
+    try:
+        local = _prepare(uri)
+        client = MlflowClient(uri, uri)
+        with _patience(AT_FIRST):
+            experiment = _experiment(client, f"{settings.experiment}-monitoring", local)
+            run = client.create_run(experiment, run_name=name, tags=dict(tags)).info.run_id
+            for figure, value in metrics.items():
+                client.log_metric(run, figure, value)
+            client.log_artifacts(run, str(folder))
+            client.set_terminated(run)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise PilotError(
+            f"MLflow does not take what the monitor found: {_reason(error)}",
+            where=f"[tracking] uri ({without_password(uri)})",
+            mend="Correct the address or bring the server back; the report is in var/monitor.",
+        ) from error
+
+
+def crown(settings: Settings, digest: str) -> int:
+    """Move the alias ``champion`` to a registered model.
+
+    Returns:
+        Its version.
+
+    Raises:
+        PilotError: The tracking server does not take it, or knows no such model.
+    """
+    _quiet()
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+    from sqlalchemy.exc import SQLAlchemyError
+
+    uri = settings.sqlite_url(settings.tracking.uri)
+    where = f"[tracking] uri ({without_password(uri)})"
+    try:
+        client = MlflowClient(uri, uri)
+        with _patience(AT_FIRST):
+            version = _registered(client, settings.experiment, digest)
+            if version is not None:
+                client.set_registered_model_alias(settings.experiment, CHAMPION, str(version))
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        mend = "Correct the address or bring the server back."
+        raise PilotError(f"MLflow does not name it: {_reason(error)}", where=where, mend=mend) from error
+    if version is None:
+        mend = "`pilot run` on the code that made it registers it."
+        raise PilotError(f"no model {digest[:12]} is registered", where=where, mend=mend)
+    return version
+
+
+def _quiet() -> None:
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    # Tells every error of the database with a traceback before it is raised, and we tell it in a line.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # Says of each attempt that it failed, with the address; we tell it once.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager

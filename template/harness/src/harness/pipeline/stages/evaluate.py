@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 
 from harness import pilot
+from harness.data import engine
 from harness.errors import PilotError
-from harness.pilot import Reason
-from harness.pipeline import frames, layout, metrics
+from harness.pilot import Contract, Reason
+from harness.pipeline import frames, layout, metrics, reference
 from harness.progress import Report
 from harness.settings import Settings
 
@@ -39,8 +40,30 @@ def run(settings: Settings, report: Report) -> str:
         answers.append(fallback.decide(row).decision)
     figures = metrics.compare(contract, frames.label(frame), scores, answers)
     layout.write_json(settings.path(layout.METRICS), figures)
+    write_reference(settings, contract, held_back(records, contract, scores, answers), figures["compared_by"])
     name = figures["compared_by"]
     return f"{name}: model {figures['model'][name]:.3f}, fallback {figures['fallback'][name]:.3f}"
+
+
+def held_back(
+    records: pl.DataFrame, contract: Contract, scores: np.ndarray, answers: Sequence[str | float]
+) -> pl.DataFrame:
+    """The held-back records with what the model and the fallback made of each, and what came of it."""
+    decided = [contract.decision.of(float(score)) for score in scores]
+    return records.with_columns(
+        pl.Series(reference.SCORE, np.asarray(scores, dtype=float)),
+        pl.Series(reference.DECIDED, reference.as_numbers(contract.decision, decided)),
+        pl.Series(reference.BY_FALLBACK, reference.as_numbers(contract.decision, list(answers))),
+        pl.col(contract.label).cast(pl.Float64).alias(reference.TRUTH),
+    )
+
+
+def write_reference(settings: Settings, contract: Contract, frame: pl.DataFrame, compared_by: str) -> None:
+    """Count what `held_back` gives, on the engine, and keep the counts."""
+    backend = engine.connect(settings)
+    table = backend.create_table("held_back", frame.to_arrow(), temp=True)
+    found = reference.build_reference(backend, table, contract, compared_by)
+    layout.write_json(settings.path(layout.REFERENCE), found.model_dump(mode="json"))
 
 
 def check_reasons(explained: Sequence[Sequence[Reason]], rows: int) -> None:

@@ -1,0 +1,1 @@
+"""The release of a version of the template, and what holds between releases. Not shipped."""

@@ -1,0 +1,167 @@
+"""What the run, the data and the model have to show."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+from harness import pilot
+from harness.errors import PilotError
+from harness.governance.document import text_of
+from harness.governance.explain import Finding
+from harness.governance.model_card import FIGURES
+from harness.governance.rules import Problem
+from harness.governance.values import is_placeholder
+from harness.pipeline import layout, record
+from harness.pipeline.manifest import verify
+from harness.readiness import lock
+from harness.readiness.case import Case, Requirement, Unknown
+
+LONGEST = timedelta(days=90)
+STAGED = ("data/raw", "data/valid.parquet", "data/features", "data/model", "data/package")
+FOLDERS = ("src", "harness", "governance", "docs", "evidence")
+TOGETHER = (*FOLDERS, "pilot.toml", "params.yaml", "dvc.yaml", "dvc.lock")
+
+
+def _run(case: Case) -> Iterator[Problem]:
+    case.run  # noqa: B018 - reading it is the question
+    missing = [path for path in STAGED if path not in case.locked]
+    if missing:
+        yield Problem("dvc.lock", f"no stage has made {', '.join(missing)}")
+
+
+def _fresh(case: Case) -> Iterator[Problem]:
+    age = case.now - case.run.produced_at
+    if age > LONGEST:
+        yield Problem("evidence/run.json", f"it is {age.days} days old, and {LONGEST.days} are allowed")
+    elif age < -timedelta(minutes=10):
+        yield Problem(
+            "evidence/run.json", f"it is dated {case.run.produced_at:%Y-%m-%d}, which has not come yet"
+        )
+
+
+def _committed(case: Case) -> Iterator[Problem]:
+    overlooked = case.overlooked(*TOGETHER)
+    if overlooked:
+        told = f"git was told to overlook changes of {', '.join(overlooked[:3])}"
+        yield Problem("", told, "git update-index --no-assume-unchanged --no-skip-worktree FILE.")
+    ignored = case.ignored("src", "harness")
+    if ignored:
+        told = f"git ignores {', '.join(ignored[:3])}, and Python would run it"
+        yield Problem("", told, "Take it out of .gitignore and commit it, or delete it.")
+    changed = case.uncommitted(*TOGETHER)
+    if changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        yield Problem("", f"not committed: {', '.join(changed[:3])}{more}")
+
+
+def _same_code(case: Case) -> Iterator[Problem]:
+    for name in record.TREES:
+        if case.run.trees.get(name) != case.committed_tree(name):
+            yield Problem("evidence/run.json", f"it speaks of other code: {name}/ has changed since")
+
+
+def _same_data(case: Case) -> Iterator[Problem]:
+    if case.run.dvc_lock != record.sha256(case.root / layout.LOCK):
+        yield Problem("evidence/run.json", "it speaks of other data: dvc.lock has changed since")
+    for path in (layout.METRICS, layout.QUALITY):
+        file = case.root / path
+        if not file.is_file():
+            yield Problem(str(path), "it is missing")
+        elif case.locked.get(path.as_posix()) != _md5(file.read_bytes()):
+            yield Problem(str(path), "it is not what the stage wrote, whose hash is in dvc.lock")
+
+
+def _real(case: Case) -> Iterator[Problem]:
+    origin = case.run.origin
+    written = json.dumps(origin, indent=2, sort_keys=True) + "\n"
+    if case.locked.get(layout.ORIGIN.as_posix()) != _md5(written.encode()):
+        yield Problem("evidence/run.json", "its origin is not what ingest found, whose hash is in dvc.lock")
+    elif origin.get("origin") != "real":
+        yield Problem("", f"the model was trained on {origin.get('origin')} data")
+
+
+def _beats_fallback(case: Case) -> Iterator[Problem]:
+    found = case.evidence(layout.METRICS)
+    if found.get("model_beats_fallback") is not True:
+        name = found.get("compared_by", "")
+        figures = [str(found.get(side, {}).get(name)) for side in ("model", "fallback")]
+        yield Problem("evidence/metrics.json", f"{name}: model {figures[0]}, fallback {figures[1]}")
+
+
+def _quality(case: Case) -> Iterator[Problem]:
+    found = case.evidence(layout.QUALITY)
+    rows, count, bad = (found.get(name, "") for name in ("rows", "bad", "bad_share"))
+    whole = isinstance(rows, int) and isinstance(count, int) and isinstance(bad, int | float)
+    if not whole or bool in {type(rows), type(count), type(bad)}:
+        told = "how many records keep the contract: evidence/quality.json does not say"
+        raise Unknown(told, "`pilot run` again.")
+    allowed = case.settings.data.max_bad_share
+    if rows > 0 and not abs(count / rows - bad) < 1e-6:
+        yield Problem("evidence/quality.json", f"{count:,} of {rows:,} records are not {bad:.1%}")
+    elif rows <= 0 or not 0 <= bad <= allowed:
+        yield Problem("evidence/quality.json", f"{bad:.1%} of {rows:,} records break the contract")
+
+
+def _vouched(case: Case) -> Iterator[Problem]:
+    contract = pilot.load_contract(case.settings.pilot.package)
+    said = {one.name: one.vouched_by.strip() for one in contract.fields}
+    bare = [name for name, role in said.items() if not role or is_placeholder(role)]
+    if bare:
+        yield Problem("contract.py", f"nobody vouches for {', '.join(bare)}")
+
+
+def _packaged(case: Case) -> Iterator[Problem]:
+    digest = case.run.model
+    try:
+        verify(case.settings.path(case.settings.serving.models, digest), digest)
+    except PilotError as error:
+        yield Problem("", f"the service would not find the model: {error.what}")
+
+
+def _figures(case: Case) -> Iterator[Problem]:
+    case.evidence(layout.METRICS)
+    text = text_of(case.root / lock.CARD, lock.CARD)
+    if isinstance(text, Finding):
+        raise PilotError(text.what, where=text.where, mend=text.mend)
+    found = FIGURES.search(text)
+    if found is None:
+        yield Problem(lock.CARD, "it has no block ```figures", "Add ```figures and ``` below `## Figures`.")
+    elif found[0] != lock.figures(case.root, case.run.model):
+        yield Problem(lock.CARD, "its figures are not those of the evidence")
+
+
+def later(name: str) -> Requirement:
+    """Evidence that nothing produces yet. A file of that name is not believed either: nothing can read it."""
+    path = Path("evidence", f"{name}.json").as_posix()
+
+    def ask(case: Case) -> Iterator[Problem]:
+        if (case.root / path).exists():
+            raise Unknown(f"{path}: this version cannot read it", "Update the template.")
+        yield Problem(path, "nothing in this version makes it, so the gate cannot be passed yet")
+
+    return Requirement(f"evidence.{name}", "early", "platform", "Stay in this stage until then.", ask)
+
+
+RUN = "`pilot run`, and commit what it wrote."
+REQUIREMENTS = (
+    Requirement("evidence.run", "shadow", "model", RUN, _run),
+    Requirement("evidence.committed", "shadow", "model", "Commit it: gates ask about commits.", _committed),
+    Requirement("evidence.code", "shadow", "model", RUN, _same_code),
+    Requirement("evidence.data", "shadow", "model", RUN, _same_data),
+    Requirement("evidence.fresh", "shadow", "model", RUN, _fresh),
+    Requirement("model.real_data", "shadow", "data", "Name your sources in pilot.toml, then run.", _real),
+    Requirement("model.beats_fallback", "shadow", "model", "Improve it, or do without.", _beats_fallback),
+    Requirement("model.packaged", "shadow", "platform", "`pilot run` on this host.", _packaged),
+    Requirement("model.figures", "shadow", "model", "`pilot governance lock` renews them.", _figures),
+    Requirement("data.quality", "shadow", "data", "Mend the source, sources.py or the rule.", _quality),
+    Requirement("data.vouched", "shadow", "data", "Write who does: vouched_by.", _vouched),
+    later("load-test"),
+)
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()

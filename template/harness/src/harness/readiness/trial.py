@@ -1,0 +1,206 @@
+"""What the stage in force has to have shown before the next. Too little never passes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from harness.control import STAGES
+from harness.errors import PilotError
+from harness.governance.rollout import Leave
+from harness.governance.rules import GATES, Problem
+from harness.pipeline.record import TREES
+from harness.readiness import drilled
+from harness.readiness.case import Case, Requirement, Unknown
+from harness.rollout.shadowed import Summary
+from harness.rollout.standing import SLACK, SPANNED, Unclear
+from harness.rollout.statistics import evidence_above, lower_bound
+from harness.rollout.trial import Trial
+
+DRILL_AGAIN = "Run `pilot drill kill`, and commit what it wrote."
+DRILL_EVERY = timedelta(days=30)
+RECENT = timedelta(days=4)
+"""Longer without a decision than over a long weekend, and the figures are of the past."""
+
+
+def _leaving(case: Case) -> tuple[Trial, Leave]:
+    """The trial that the gate looks back on, and what it has to have shown."""
+    before = STAGES[GATES.index(case.gate) - 1]
+    if case.stage != before:
+        told = f"what the stage '{before}' has shown: the pilot is in '{case.stage}'"
+        raise Unknown(told, "Go on from stage to stage.")
+    leave: Leave = getattr(case.documents.rollout.stages, before).leave
+    return case.trial, leave
+
+
+def _lasted(case: Case) -> Iterator[Problem]:
+    trial, leave = _leaving(case)
+    wanted, lasted = timedelta(days=leave.days), trial.standing.lasted(case.now)
+    if lasted < wanted:
+        since = f"{trial.standing.entered_at:%Y-%m-%d %H:%M} UTC"
+        counted = f"{_days(lasted)} count, an hour left off for clocks"
+        yield Problem("", f"it is in force since {since} ({counted}), and {leave.days} days are wanted")
+
+
+def _spanned(case: Case) -> Iterator[Problem]:
+    trial, leave = _leaving(case)
+    if trial.standing.stage == "shadow":
+        counts = _shadowed(trial)
+        count, first, last, what = counts.pairs, counts.first_at, counts.last_at, "pairs of decisions"
+    else:
+        spread = trial.spread()
+        count, first, last = spread.treated, spread.first_at, spread.last_at
+        what = "decisions to which the model was assigned"
+    if count < leave.decisions or first is None or last is None:
+        told = f"whether it does well: {count:,} {what}, and {leave.decisions:,} are wanted"
+        raise Unknown(told, "Wait for more; look whether the service decides.")
+    begin, end = datetime.fromisoformat(first), datetime.fromisoformat(last)
+    if end > case.now + SLACK or begin < trial.standing.entered_at - SLACK:
+        raise Unknown(
+            "how long decisions were made: their times do not fit this host's clock", "Set the clocks."
+        )
+    if case.now - end > RECENT:
+        raise Unknown(
+            f"how it does now: nothing was decided since {last[:10]}", "Look whether the service decides."
+        )
+    if end - begin < timedelta(days=leave.days) * SPANNED:
+        wanted = f"{leave.days * SPANNED:g} of {leave.days} are wanted"
+        told = f"its decisions span {_days(end - begin)}, and {wanted}"
+        yield Problem("", told)
+
+
+def _agreement(case: Case) -> Iterator[Problem]:
+    if case.gate != "early":
+        return
+    trial, leave = _leaving(case)
+    counts = _shadowed(trial)
+    shown = lower_bound(counts.agreeing, counts.pairs, trial.rollout.alpha)
+    if shown > leave.agreement:
+        return
+    share = counts.agreeing / counts.pairs if counts.pairs else 0.0
+    said = f"{counts.agreeing:,} of {counts.pairs:,} pairs agree ({share:.1%}), shown is {shown:.1%}"
+    if share > leave.agreement or not counts.pairs:
+        raise Unknown(f"whether it agrees in {leave.agreement:.0%}: {said}", "Wait for more.")
+    yield Problem("", f"{said}, and above {leave.agreement:.0%} is wanted")
+
+
+def _errors(case: Case) -> Iterator[Problem]:
+    if case.gate != "early":
+        return
+    trial, leave = _leaving(case)
+    counts = _shadowed(trial)
+    runs = counts.pairs + counts.errors
+    if not runs:
+        raise Unknown("how often it fails in shadow: it was never run", "Look whether the service decides.")
+    if evidence_above(counts.errors, runs, leave.error_rate) >= math.log(1 / trial.rollout.alpha):
+        yield Problem(
+            "", f"it failed in {counts.errors:,} of {runs:,} runs, more than {leave.error_rate:.0%}"
+        )
+
+
+def _dropped(case: Case) -> Iterator[Problem]:
+    if case.gate != "early":
+        return
+    trial, leave = _leaving(case)
+    counts = _shadowed(trial)
+    total = counts.pairs + counts.errors + counts.dropped
+    if not total:
+        raise Unknown(
+            "how often it was not run in shadow: it was never run", "Look whether the service decides."
+        )
+    share = counts.dropped / total
+    if share >= leave.drop_rate:
+        told = f"it was not run beside {share:.1%} of decisions, and below {leave.drop_rate:.0%} is wanted"
+        yield Problem("", told)
+
+
+def _guarded(case: Case) -> Iterator[Problem]:
+    if case.gate == "early":
+        return
+    trial, _ = _leaving(case)
+    found = trial.guarded("entered")
+    breached = [each for each in found if each.verdict == "breached"]
+    yield from (Problem(each.name, each.why) for each in breached)
+    open_ = [each for each in found if each.verdict == "inconclusive" or not each.shown]
+    if not breached and (open_ or not found):
+        told = "; ".join(f"{each.name}: {each.why}" for each in open_) or "there are no guardrails"
+        raise Unknown(
+            f"whether every guardrail holds. {told}", "Wait for more, or look why there is nothing."
+        )
+
+
+def _shares(case: Case) -> Iterator[Problem]:
+    if case.gate == "early":
+        return
+    trial, _ = _leaving(case)
+    try:
+        evidence, (treated, control) = trial.other_shares()
+    except Unclear as error:
+        raise Unknown(error.what, error.mend) from error
+    if not treated or not control:
+        raise Unknown(
+            "whether entities fall into the arms as they should: one arm has none", "Wait for more."
+        )
+    if evidence >= math.log(1 / trial.rollout.alpha):
+        share = treated / (treated + control)
+        counted = f"{treated:,} of {treated + control:,} entities"
+        yield Problem("", f"{counted} have the model ({share:.1%}), and it is to be {trial.percent}%")
+
+
+def _quiet(case: Case) -> Iterator[Problem]:
+    trial, leave = _leaving(case)
+    try:
+        raised, unknown = trial.quiet(leave.quiet)
+    except Unclear as error:
+        raise Unknown(error.what, error.mend) from error
+    yield from (Problem("", each) for each in raised)
+    if unknown and not raised:
+        raise Unknown(
+            f"whether signals are quiet. {'; '.join(unknown)}", "Wait for more, then `pilot monitor`."
+        )
+
+
+def _drilled(case: Case) -> Iterator[Problem]:
+    where = drilled.path("kill").as_posix()
+    try:
+        found = drilled.read(case.root, "kill")
+    except PilotError as error:
+        raise Unknown(f"whether a kill stops the model: {where}: {error.what}", DRILL_AGAIN) from error
+    other = [name for name, tree in found.trees.items() if tree != case.committed_tree(name)]
+    if not found.passed:
+        yield Problem(where, f"the last drill came out {found.verdict}")
+    elif found.produced_at > case.now + SLACK:
+        yield Problem(where, f"it is dated {found.produced_at:%Y-%m-%d}, which has not come yet")
+    elif case.now - found.produced_at > DRILL_EVERY:
+        told = f"it is of {found.produced_at:%Y-%m-%d}, longer ago than {DRILL_EVERY.days} days"
+        yield Problem(where, told)
+    elif other or set(found.trees) != set(TREES):
+        yield Problem(where, f"it was drilled with other code: {', '.join(other) or 'not said which'}")
+
+
+def _shadowed(trial: Trial) -> Summary:
+    try:
+        return trial.shadowed()
+    except Unclear as error:
+        raise Unknown(error.what, error.mend) from error
+
+
+def _days(span: timedelta) -> str:
+    return f"{max(span / timedelta(days=1), 0):.1f} days"
+
+
+WORSE = "Stay, or take it back: `pilot rollback`."
+REQUIREMENTS = (
+    Requirement("trial.lasted", "early", "accountable", "Wait.", _lasted),
+    Requirement(
+        "trial.spanned", "early", "platform", "Wait, and look whether the service decides.", _spanned
+    ),
+    Requirement("trial.agreement", "early", "model", "`pilot shadow` shows where it differs.", _agreement),
+    Requirement("trial.errors", "early", "model", "`pilot shadow` shows them; mend the model.", _errors),
+    Requirement("trial.dropped", "early", "platform", "Give the service more room.", _dropped),
+    Requirement("trial.guardrails", "broad", "model", WORSE, _guarded),
+    Requirement("trial.shares", "broad", "platform", "Find out which entities are missing.", _shares),
+    Requirement("trial.quiet", "early", "model", "docs/runbook.md says what to do.", _quiet),
+    Requirement("trial.drilled", "early", "platform", DRILL_AGAIN, _drilled),
+)

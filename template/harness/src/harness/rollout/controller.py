@@ -1,0 +1,268 @@
+"""The controller: look at the guardrails, and take the model back when one is breached.
+
+It only ever restricts: it promotes nothing, whatever it sees, and what it cannot see is inconclusive. It
+asks the store anew at every look and remembers nothing, so a look that was missed is made up for by the
+next, and two controllers at once do no harm: what is in force already is not done again. What is done to the
+model comes before anything is written or sent.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness.alerts import FOLDER, Alert, Delivered, Outbox
+from harness.control import Control, Response, State, StateUnreadable, respond
+from harness.errors import PilotError, unforeseen
+from harness.governance import read
+from harness.governance.documents import BY_NAME
+from harness.governance.rollout import Leave, Rollout
+from harness.rollout.guardrails import VERDICTS, Judged, Verdict
+from harness.rollout.standing import Unclear
+from harness.rollout.statistics import evidence_above
+from harness.rollout.trial import Trial, on_trial
+from harness.settings import Settings
+from harness.store.arms import ArmStore
+
+LOCK = Path("var", "run", "controller.lock")
+EXIT_CODES: dict[Verdict, int] = {"quiet": 0, "breached": 1, "inconclusive": 3}
+BLIND, DEAD = "rollout: blind", "rollout: no decisions"
+
+log = logging.getLogger("harness.rollout")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the controller saw, and what it did.
+
+    Attributes:
+        at: When it looked, UTC.
+        stage: The stage in force; ``unknown`` when there is no readable state.
+        digest: The model that is guarded; empty where none is.
+        judged: What each guardrail says.
+        idle: Why there is nothing to guard; empty where there is something.
+        blind: Why it could not see, in one line each.
+        silence: How long nothing was decided, in words, where somebody is to be told.
+        response: What was done; None where nothing was.
+        failed: Why a rollback was not possible; the model may still decide then.
+    """
+
+    at: datetime
+    stage: str
+    digest: str = ""
+    judged: tuple[Judged, ...] = ()
+    idle: str = ""
+    blind: tuple[str, ...] = ()
+    silence: str = ""
+    response: Response | None = None
+    failed: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The gravest of all; quiet where there is nothing to guard."""
+        found = {each.verdict for each in self.judged}
+        return next((each for each in VERDICTS if each in found), "quiet" if self.idle else "inconclusive")
+
+    @property
+    def exit_code(self) -> int:
+        """0 quiet, 1 breached, 3 inconclusive."""
+        return EXIT_CODES[self.verdict]
+
+    @property
+    def breached(self) -> tuple[Judged, ...]:
+        """The guardrails that are breached."""
+        return tuple(each for each in self.judged if each.verdict == "breached")
+
+    @property
+    def done(self) -> str:
+        """What was done, in a few words."""
+        if self.failed:
+            return f"NOT ROLLED BACK: {self.failed}"
+        if self.response is None:
+            return ""
+        missing = f", WITHOUT {', '.join(self.response.missing)}" if self.response.missing else ""
+        revision = f" (revision {self.response.state.rev})" if self.response.state else ""
+        verb = "taken" if self.response.taken else "in force since before"
+        return f"{self.response.action} {verb}{revision}{missing}"
+
+    def document(self) -> dict[str, Any]:
+        """The look as plain data."""
+        return {
+            "verdict": self.verdict,
+            "exit_code": self.exit_code,
+            "at": self.at.isoformat(timespec="seconds"),
+            "stage": self.stage,
+            "model": self.digest or None,
+            "guardrails": [asdict(each) for each in self.judged],
+            "idle": self.idle or None,
+            "blind": list(self.blind),
+            "silence": self.silence or None,
+            "action": self.response.action if self.response else None,
+            "taken": self.response is not None and self.response.taken,
+            "done": self.done or None,
+        }
+
+
+def look(settings: Settings, now: datetime) -> Look:
+    """See, and do nothing.
+
+    Nothing that can go wrong while looking gets out of here: it is what the controller could not see.
+    """
+    stage, digest = "unknown", ""
+    try:
+        state = _state(settings)
+        stage = state.stage if state else "unknown"
+        idle = _idle(settings, state)
+        if idle:
+            return Look(now, stage, idle=idle)
+        rollout = read(settings.path(BY_NAME["rollout"].path), Rollout)
+        trial = on_trial(settings, rollout, state, now)
+    except Unclear as error:
+        return Look(now, stage, blind=(str(error),))
+    except Exception as error:
+        return Look(now, stage, blind=(_told(error, settings),))
+    try:
+        digest = trial.digest
+        return Look(now, stage, digest, tuple(_judged(trial)), silence=_silence(trial))
+    except Unclear as error:
+        return Look(now, stage, digest, blind=(str(error),))
+    except Exception as error:
+        return Look(now, stage, digest, blind=(_told(error, settings),))
+    finally:
+        trial.close()
+
+
+def act(settings: Settings, seen: Look) -> Look:
+    """Take the model back where a guardrail is breached; gives what came of it."""
+    if not seen.breached:
+        return seen
+    figures = "; ".join(f"{each.name}: {each.why}" for each in seen.breached)
+    reason = f"controller, stage {seen.stage}, model {seen.digest[:12]}: {figures}"
+    try:
+        done = respond(settings.path(settings.control.folder), "rollback", reason=reason, of=seen.digest)
+    except Exception as error:
+        return replace(seen, failed=_told(error, settings))
+    return replace(seen, response=done)
+
+
+def tell(settings: Settings, seen: Look) -> Delivered:
+    """Alert about what was found; what is over is closed, so that it is told at once if it comes back."""
+    name, model = settings.pilot.name, seen.digest[:12]
+    alerts = [
+        Alert(
+            f"rollout {each.name} {model}",
+            f"{name}: {each.name} breached",
+            f"{each.why}. Model {model}: {seen.done}",
+        )
+        for each in seen.breached
+    ]
+    ended = [f"rollout {each.name} {model}" for each in seen.judged if each.verdict == "quiet"]
+    if seen.blind:
+        told = f"{'; '.join(seen.blind)} Nobody guards the rollout meanwhile."
+        alerts.append(Alert(BLIND, f"{name}: the rollout's controller cannot see", told))
+    else:
+        ended.append(BLIND)
+    if seen.silence:
+        alerts.append(Alert(DEAD, f"{name}: nothing is decided", seen.silence))
+    elif not seen.blind:
+        ended.append(DEAD)
+    return Outbox(settings.alerts.target, settings.path(FOLDER)).raise_all(alerts, ended=ended)
+
+
+@contextmanager
+def alone(settings: Settings) -> Iterator[None]:
+    """Be the one controller that runs.
+
+    Raises:
+        PilotError: Another one runs.
+    """
+    file = settings.path(LOCK)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        stream = file.open("ab")
+    except OSError as error:
+        # Two do no harm, and none does: a folder that takes no file keeps no controller from looking.
+        log.warning("%s: %s; another controller may run at the same time", file, error.strerror)
+        yield
+        return
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            mend = "Leave it at that one, or end it first."
+            raise PilotError("another controller of this pilot runs", where=str(file), mend=mend) from error
+        yield
+
+
+def present() -> datetime:
+    """The moment of a look."""
+    return datetime.now(UTC)
+
+
+def _state(settings: Settings) -> State | None:
+    folder = settings.path(settings.control.folder)
+    try:
+        return Control(folder).state()
+    except StateUnreadable as error:
+        raise Unclear(
+            f"the control state cannot be trusted, the fallback decides: {error}", "Restore it."
+        ) from error
+
+
+def _idle(settings: Settings, state: State | None) -> str:
+    """Why nothing is to be guarded: where the model decides nothing real, there is nothing to take back."""
+    if state is None:
+        return "there is no control state, the fallback decides"
+    if Control(settings.path(settings.control.folder)).killed():
+        return "stopped: the file KILL is there"
+    if state.latched:
+        return f"stopped ({state.actor}: {state.reason})"
+    if state.stage == "sandbox":
+        return "the sandbox decides nothing real"
+    if state.stage == "shadow" and state.held:
+        return f"taken back and held ({state.actor}: {state.reason})"
+    return ""
+
+
+def _judged(trial: Trial) -> Iterator[Judged]:
+    if trial.standing.stage != "shadow":
+        yield from trial.guarded("judged")
+        return
+    yield _in_shadow(trial)
+    yield from (each for each in trial.guarded("judged") if each.measure == "signal")
+
+
+def _in_shadow(trial: Trial) -> Judged:
+    """How often the model fails where it decides nothing: such a one is not to decide either."""
+    leave: Leave = trial.rollout.stages.shadow.leave
+    found = trial.shadowed("judged")
+    runs, bound = found.pairs + found.errors, leave.error_rate
+    if not runs:
+        return Judged("shadow-errors", "error_rate", "inconclusive", False, "it was not run in shadow yet")
+    breached = evidence_above(found.errors, runs, bound) >= math.log(1 / trial.rollout.alpha)
+    why = f"{found.errors:,} of {runs:,} runs ({found.errors / runs:.1%})"
+    why += f", more than {bound:.1%}" if breached else ""
+    verdict: Verdict = "breached" if breached else "quiet"
+    return Judged("shadow-errors", "error_rate", verdict, False, why, found.errors / runs, None, runs)
+
+
+def _silence(trial: Trial) -> str:
+    allowed = trial.rollout.dead_after_s
+    if allowed is None:
+        return ""
+    last = ArmStore(trial.database).last_decision()
+    if last is None:
+        return "Nothing was ever decided outside the sandbox."
+    silent = (trial.now - datetime.fromisoformat(last)).total_seconds()
+    return f"The last decision is of {last[:19]} UTC, {silent:,.0f} s ago." if silent > allowed else ""
+
+
+def _told(error: Exception, settings: Settings) -> str:
+    return str(error if isinstance(error, PilotError) else unforeseen(error, settings.root))

@@ -1,0 +1,186 @@
+"""Who may call: a bearer token with the scope that an endpoint asks for.
+
+An endpoint says what it asks for in one word, ``dependencies=[requires("outcomes")]``, on an application
+whose routes are ``Guarded``. The caller is checked before a byte of the body is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Request, Response, Security
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from harness.control import Control, Scope, StateUnreadable, Tokens, TokensUnreadable
+from harness.control.identity import Actor
+from harness.control.rights import refuse
+
+log = logging.getLogger("harness.serving")
+
+# What acts on the control state; an attempt at it by somebody who may not is kept in the audit.
+ON_RECORD: tuple[Scope, ...] = ("operate", "approve")
+
+_bearer = HTTPBearer(
+    scheme_name="token",
+    bearerFormat="pilot_ and 64 hexadecimal digits",
+    description="A token that `pilot token issue` made.",
+    auto_error=False,
+)
+
+
+class Refused(Exception):
+    """The caller may not do this.
+
+    Attributes:
+        status: 401 without a valid token, 403 without the scope.
+        scope: The scope that was asked for.
+        given: Whether a token was presented at all.
+        name: The token's name, where it is one of ours.
+        of: What was asked for, where it is one of ours.
+    """
+
+    def __init__(self, status: int, scope: Scope, *, given: bool, name: str = "", of: str = "") -> None:
+        self.status = status
+        self.scope = scope
+        self.given = given
+        self.name = name
+        self.of = of
+        super().__init__(f"{status} for want of {scope}")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls.
+
+    Attributes:
+        name: The token's name; empty for a caller without one in the open sandbox.
+    """
+
+    name: str
+
+
+class Access:
+    """Lets callers in.
+
+    Args:
+        control: What says which stage the pilot is in.
+        open_in_sandbox: Whether the sandbox answers callers without a token. Nothing opens another stage.
+    """
+
+    def __init__(self, control: Control, *, open_in_sandbox: bool) -> None:
+        self.folder = control.folder
+        self._control = control
+        self._tokens = Tokens(control.folder)
+        self._open_in_sandbox = open_in_sandbox
+
+    def check(self, authorization: str | None, scope: Scope, *, of: str) -> Caller:
+        """Let a caller in.
+
+        Args:
+            authorization: The header of that name; None when there is none.
+            scope: What the caller has to be allowed.
+            of: The endpoint, for the log.
+
+        Raises:
+            Refused: The caller has no valid token, or one without the scope.
+        """
+        if authorization is None:
+            if self._open():
+                return Caller("")
+            log.warning("refused %s: no token", of)
+            raise Refused(401, scope, given=False)
+        kind, _, presented = authorization.partition(" ")
+        token = self._tokens.find(presented.strip()) if kind.lower() == "bearer" else None
+        if token is None:
+            log.warning("refused %s: %s", of, self._why_unknown())
+            raise Refused(401, scope, given=True)
+        if token.expired():
+            log.warning("refused %s: the token %s has expired", of, token.name)
+            raise Refused(401, scope, given=True)
+        if scope not in token.scopes:
+            log.warning("refused %s: the token %s has not the scope %s", of, token.name, scope)
+            raise Refused(403, scope, given=True, name=token.name, of=of)
+        return Caller(token.name)
+
+    def _open(self) -> bool:
+        if not self._open_in_sandbox:
+            return False
+        try:
+            state = self._control.state()
+        except StateUnreadable:
+            return False
+        # A stage that is not known is not the sandbox: a state that is deleted opens nothing.
+        return state is not None and state.stage == "sandbox"
+
+    def _why_unknown(self) -> str:
+        found = self._tokens.read()
+        if isinstance(found, TokensUnreadable):
+            return f"nobody is let in, the tokens cannot be trusted: {found.why}"
+        return "a token that is not known"
+
+
+def requires(scope: Scope) -> Any:
+    """The dependency of an endpoint that only callers with this scope may use; it gives the ``Caller``."""
+    return Security(_Required(scope), scopes=[scope])
+
+
+class _Required:
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+
+    async def __call__(
+        self, request: Request, _shown: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
+    ) -> Caller:
+        # Checked again, so that an endpoint is closed also on a route of another kind.
+        return _check(request, self.scope)
+
+
+class Guarded(APIRoute):
+    """A route whose caller is checked before its body is read: no stranger's body is parsed, or kept."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The route's handler behind the check."""
+        handle = super().get_route_handler()
+        found = (each.call for each in self.dependant.dependencies)
+        scopes = [call.scope for call in found if isinstance(call, _Required)]
+
+        async def checked(request: Request) -> Response:
+            for scope in scopes:
+                _check(request, scope)
+            return await handle(request)
+
+        return checked
+
+
+def _check(request: Request, scope: Scope) -> Caller:
+    access: Access = request.app.state.access
+    # The route's own path, which nobody outside has written.
+    route = request.scope["route"]
+    of = f"{request.method} {route.path}"
+    return access.check(request.headers.get("authorization"), scope, of=of)
+
+
+async def refused(request: Request, error: Exception) -> JSONResponse:
+    """The answer to a refused caller. It is the same for an unknown, an expired and a revoked token."""
+    assert isinstance(error, Refused)
+    if error.name and error.scope in ON_RECORD:
+        # Only whom a token names: a stranger could fill the disk with lines.
+        who = Actor(f"token {error.name}", os.getuid(), token=True)
+        told = f"{error.of}: it has not the scope {error.scope}"
+        await asyncio.to_thread(refuse, request.app.state.access.folder, who, told)
+    if error.status == 403:
+        code, detail = "forbidden", f"The token may not do this: it has not the scope {error.scope}."
+        challenge = f'Bearer realm="pilot", error="insufficient_scope", scope="{error.scope}"'
+    else:
+        code, detail = "unauthenticated", "Send a valid token: Authorization: Bearer pilot_..."
+        challenge = 'Bearer realm="pilot"' + (', error="invalid_token"' if error.given else "")
+    return JSONResponse(
+        {"error": code, "detail": detail}, status_code=error.status, headers={"WWW-Authenticate": challenge}
+    )

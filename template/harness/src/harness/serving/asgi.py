@@ -1,0 +1,197 @@
+"""The service as an ASGI application, for `pilot serve` and for any other server.
+
+``gunicorn -k uvicorn_worker.UvicornWorker 'harness.serving.asgi:application()'`` and
+``uvicorn --factory harness.serving.asgi:application`` serve the pilot of the working directory, with as many
+workers as they are told. What listens there is another program's business, so the address is not known here:
+the sandbox is then open to nobody without a token.
+
+Nothing is built before a process serves, and a process that was forked from one that serves builds its own:
+connections, threads and locks do not survive a fork, and a pre-loaded one would be shared or dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi.responses import JSONResponse
+
+from harness.control import noted
+from harness.errors import PilotError, unforeseen
+from harness.serving import logs
+from harness.serving.app import create_app, in_force
+from harness.serving.confirming import confirming
+from harness.serving.processes import end_servers
+from harness.serving.server import Prepared, delivering, prepare
+from harness.serving.service import Service
+from harness.serving.underway import Application, Message
+from harness.settings import Settings, load_settings
+
+log = logging.getLogger("harness.serving")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where `pilot serve` listens, as each of its processes has to know it.
+
+    Attributes:
+        settings: The pilot's settings, read once: a process that takes another's place goes by the same.
+        host: The address that it listens on.
+        url: The same as callers write it.
+        debug: Whether whole tracebacks are logged.
+    """
+
+    settings: Settings
+    host: str
+    url: str
+    debug: bool = False
+
+
+def application() -> PerProcess:
+    """The application for a server other than `pilot serve`."""
+    return PerProcess()
+
+
+class PerProcess:
+    """An application that is built in each process that serves it, when it first does.
+
+    Args:
+        place: Where `pilot serve` listens; None under another server.
+        prepared: What this process has built already.
+    """
+
+    def __init__(self, place: Place | None = None, prepared: Prepared | None = None) -> None:
+        self._place = place
+        self._prepared = prepared
+        self._pid = 0
+        self._starting: asyncio.Future[Application] | None = None
+        self._stack = AsyncExitStack()
+        # What a process had before it was forked stays open in this one: closing it would say goodbye to a
+        # database in the name of the other.
+        self._inherited: list[Any] = []
+
+    def __reduce__(self) -> tuple[type[PerProcess], tuple[Place | None]]:
+        """A process that is started anew gets the place, and builds everything else itself."""
+        return PerProcess, (self._place,)
+
+    async def __call__(
+        self,
+        scope: Any,
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        """Answer one request, or the server's word that it begins or ends."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        try:
+            app = await self._here()
+        except PilotError as error:
+            log.error("%s", error)
+            await JSONResponse({"error": "not_started"}, status_code=503)(scope, receive, send)
+            return
+        try:
+            await app(scope, receive, send)
+        except Exception as error:
+            if self._place is not None:
+                raise  # our own server logs it without what is in it
+            logs.failed("Exception in ASGI application", error)
+
+    async def _live(
+        self, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
+    ) -> None:
+        await receive()
+        try:
+            await self._here()
+        except PilotError as error:
+            log.error("%s", error)
+            await send({"type": "lifespan.startup.failed"})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._stack.aclose()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _here(self) -> Application:
+        """The application of this very process.
+
+        Raises:
+            PilotError: It cannot be built; the next call tries again.
+        """
+        if self._starting is None or self._pid != os.getpid():
+            self._inherited.append((self._starting, self._stack))
+            self._pid, self._stack = os.getpid(), AsyncExitStack()
+            self._starting = asyncio.ensure_future(self._start(self._stack))
+        starting = self._starting
+        try:
+            return await asyncio.shield(starting)
+        except Exception as error:
+            if self._starting is starting:
+                self._starting = None
+            if isinstance(error, PilotError):
+                raise
+            raise unforeseen(error, Path.cwd()) from error
+
+    async def _start(self, stack: AsyncExitStack) -> Application:
+        place = self._place
+        logs.set_up(debug=place is not None and place.debug)
+        prepared, self._prepared = self._prepared, None
+        if prepared is None:
+            prepared = prepare(place.settings, place.host) if place else prepare(load_settings(), None)
+        settings, service = prepared.settings, prepared.service
+        stack.callback(end_servers)
+        stack.callback(service.close)
+        prepared.load()
+        app = create_app(
+            service,
+            name=settings.pilot.name,
+            routes=prepared.routes,
+            routes_budget_s=settings.serving.routes_budget_ms / 1000,
+            root=settings.root,
+        )
+        stack.enter_context(delivering(settings, service))
+        address = await stack.enter_async_context(confirming(lambda: _seen(service)))
+        url = "" if place is None else place.url
+        stack.enter_context(noted(settings.root, service.control.folder, url, address))
+        if multiprocessing.parent_process() is not None:
+            _end_with_the_supervisor(stack)
+            log.info("worker %d is ready", os.getpid())
+        elif place is not None:
+            log.info("listening on %s", url)
+        return app
+
+
+def _seen(service: Service) -> dict[str, Any]:
+    # The stop before the count: a decision that begins to count in between has seen the stop.
+    seen = in_force(service)
+    counted = asdict(service.underway.count())
+    return {
+        "pid": os.getpid(),
+        **seen,
+        "under_way": counted["under_way"],
+        "last_model_decision": counted["last"],
+    }
+
+
+def _end_with_the_supervisor(stack: AsyncExitStack) -> None:
+    """A worker whose supervisor was killed would go on, and hold the port, with nobody to end it."""
+    supervisor = multiprocessing.parent_process()
+    if supervisor is None:
+        return
+    loop = asyncio.get_running_loop()
+
+    def ended() -> None:
+        loop.remove_reader(supervisor.sentinel)
+        log.error("the process that started this worker is gone: it ends too")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    loop.add_reader(supervisor.sentinel, ended)
+    stack.callback(loop.remove_reader, supervisor.sentinel)

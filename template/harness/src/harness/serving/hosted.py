@@ -1,0 +1,94 @@
+"""What runs in a model's own process: load the package that is named, then answer records until the end.
+
+Whatever the team's code raises is an answer. What the process writes on its connection is checked by the
+service as if a stranger had sent it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import socket
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from harness.errors import PilotError, place
+from harness.pilot import Choice
+from harness.serving.limits import Limits
+from harness.serving.scored import ScoreInvalid
+from harness.serving.scorer import CodeFailed, Scorer, load_scorer
+from harness.serving.wire import Ended, encode, receive, send
+
+MOST_TRACE = 20_000
+
+
+def run(channel: socket.socket) -> None:
+    """Load and answer, until the service closes the connection."""
+    try:
+        asked = receive(channel, None)
+        scorer = _loaded(channel, asked)
+        while scorer is not None:
+            call = receive(channel, None)
+            send(channel, _answer(scorer, call), None)
+    except Ended:
+        pass
+
+
+def _loaded(channel: socket.socket, asked: Mapping[str, Any]) -> Scorer | None:
+    # The process was forked from one that other packages share.
+    sys.path[:] = asked["path"]
+    importlib.invalidate_caches()
+    try:
+        try:
+            Limits(**asked["limits"]).apply()
+        except (OSError, ValueError, OverflowError) as error:
+            raise PilotError(
+                f"the limits of the model's process cannot be set: {error}",
+                where=str(asked["limits"]),
+                mend="Choose limits that this account may set.",
+            ) from error
+        scorer = load_scorer(Path(asked["models"]), asked["digest"], asked["reasons"])
+    except PilotError as error:
+        told = {"what": error.what, "where": error.where, "mend": error.mend}
+        send(channel, encode({"refused": told, "code": isinstance(error, CodeFailed)}), None)
+        return None
+    kind = "choice" if isinstance(scorer.decision, Choice) else "amount"
+    send(channel, encode({"loaded": {"kind": kind, **asdict(scorer.decision)}}), None)
+    return scorer
+
+
+def _answer(scorer: Scorer, call: Mapping[str, Any]) -> bytes:
+    number = call["id"]
+    try:
+        record = {
+            name: date.fromisoformat(value) if name in scorer.dates and value is not None else value
+            for name, value in call["record"].items()
+        }
+        scored = scorer.score(record)
+        reasons = [[reason.feature, reason.value, reason.effect] for reason in scored.reasons]
+        return encode({"id": number, "score": scored.score, "reasons": reasons})
+    except ScoreInvalid as error:
+        return encode({"id": number, "invalid": _described(error)})
+    except BaseException as error:  # sys.exit() and a native library's panic are failures like any other
+        return encode({"id": number, "failed": _described(error), "lacks": _lacks(error)})
+
+
+def _described(error: BaseException) -> list[str]:
+    """Type and place, which may be logged, and the traceback, which may hold somebody's data."""
+    trace = "".join(traceback.format_exception(error))[-MOST_TRACE:]
+    return [f"{type(error).__name__} at {place(error)}", trace]
+
+
+def _lacks(error: BaseException | None) -> bool:
+    """Whether something was imported that is kept away from models which do not name it."""
+    while error is not None:
+        if isinstance(error, ImportError) and error.name:
+            name = error.name.partition(".")[0]
+            if sys.modules.get(name, name) is None:
+                return True
+        error = error.__cause__ or error.__context__
+    return False

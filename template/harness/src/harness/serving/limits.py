@@ -1,0 +1,37 @@
+"""What a model's process may take of the machine."""
+
+from __future__ import annotations
+
+import os
+import resource
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one process.
+
+    Attributes:
+        memory_bytes: Bytes of address space, what it shares with others included; None for no limit.
+        may_write: Whether it may write files. Without the right a write is an OSError; connections work.
+        nice: How far it stands back behind other processes for the processor, 0 to 19.
+    """
+
+    memory_bytes: int | None = None
+    may_write: bool = True
+    nice: int = 0
+
+    def apply(self) -> None:
+        """Put the limits on this process, for good.
+
+        Raises:
+            OSError: The system refuses.
+            ValueError: The system's own limit is lower.
+        """
+        if self.memory_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (self.memory_bytes, self.memory_bytes))
+        if not self.may_write:
+            # Python ignores the signal that comes with it, so a write fails with EFBIG.
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        if self.nice:
+            os.nice(self.nice)

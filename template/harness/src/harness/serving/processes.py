@@ -1,0 +1,360 @@
+"""The service's side of its models' processes: starting them, asking them, and ending them.
+
+A process server for each set of libraries (harness.serving.forkserver) serves this whole process. After a
+fork of this process its connections belong to the parent alone, and the child closes its copies of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from harness.errors import PilotError
+from harness.pilot import Amount, Choice, Reason
+from harness.serving.calls import TooSlow
+from harness.serving.forkserver import ANSWER, COMMAND, FORK, IGNORED, KILL
+from harness.serving.limits import Limits
+from harness.serving.logs import Elsewhere
+from harness.serving.packaged import Surroundings
+from harness.serving.scored import Scored, ScoreInvalid
+from harness.serving.wire import Ended, Late, Malformed, encode, receive, send
+
+SECRET = re.compile(
+    r"^PILOT_|(^|_)(TOKEN|SECRET|KEY|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)$|^PGPASSWORD$", re.I
+)
+WITH_PASSWORD = re.compile(r"://[^/\s@]*:[^/\s@]*@")
+# The harness is to be found where this process found it, however that came about.
+START = """import sys
+sys.path[:] = sys.argv[3:]
+from harness.serving.forkserver import main
+main(*map(int, sys.argv[1:3]))"""
+LOAD_WITHIN_S = 120.0
+MOST_TEXT = 1_000
+
+
+class ModelFailed(Elsewhere):
+    """The model raised something.
+
+    Attributes:
+        lacks: Whether it was for a library that is kept away from models which do not name it.
+    """
+
+    lacks = False
+
+
+class ModelDied(ModelFailed):
+    """The model's process ended during the call, or had to be ended."""
+
+
+class NotLoaded(PilotError):
+    """The package's code could not be loaded in its process."""
+
+
+class InvalidElsewhere(Elsewhere, ScoreInvalid):
+    """The model's process says that the score is not valid."""
+
+
+def environment() -> dict[str, str]:
+    """This process's environment without what a model has no business with."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not SECRET.search(name) and not WITH_PASSWORD.search(value)
+    }
+
+
+class ProcessServer:
+    """A running harness.serving.forkserver.
+
+    Raises:
+        PilotError: It cannot be started.
+    """
+
+    def __init__(self, wanted: Surroundings) -> None:
+        self._lock = threading.Lock()
+        self._control, theirs = socket.socketpair()
+        command = [sys.executable, "-c", START, str(theirs.fileno()), str(os.getpid()), *sys.path]
+        # Ctrl-C must find it ignoring the signal already, not on the way to it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
+        try:
+            self._process = subprocess.Popen(
+                command, env=environment(), stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+            )
+        except OSError as error:
+            self._control.close()
+            raise _cannot_start(error.strerror or "") from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            theirs.close()
+        with contextlib.suppress(Ended, Late):
+            send(self._control, encode(asdict(wanted)), time.monotonic() + LOAD_WITHIN_S)
+        self._control.settimeout(LOAD_WITHIN_S)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def fork(self) -> tuple[int, socket.socket]:
+        """A new process, and the connection to it.
+
+        Raises:
+            PilotError: There is none.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            with self._lock:
+                socket.send_fds(self._control, [COMMAND.pack(FORK, 0)], [theirs.fileno()])
+                answer = self._control.recv(ANSWER.size)
+            (pid,) = ANSWER.unpack(answer) if len(answer) == ANSWER.size else (0,)
+        except OSError as error:
+            ours.close()
+            self.end()
+            raise _cannot_start(error.strerror or type(error).__name__) from error
+        finally:
+            theirs.close()
+        if not pid:
+            ours.close()
+            raise _cannot_start("the system gives no further process")
+        return pid, ours
+
+    def kill(self, pid: int) -> None:
+        """End a process that it forked."""
+        # Where it has ended itself, so have they.
+        with contextlib.suppress(OSError):
+            self._control.sendall(COMMAND.pack(KILL, pid))
+
+    def end(self) -> None:
+        """End it, and every process that it forked."""
+        self._control.close()
+        self._process.kill()
+        self._process.wait()
+
+    def forget(self) -> None:
+        """Let go of it in a fork, whose server it is not."""
+        self._control.close()
+        self._process.returncode = 0  # not this process's child: nothing to wait for
+
+
+def _cannot_start(why: str) -> PilotError:
+    return PilotError(
+        f"the model's process cannot be started: {why}",
+        where="serving",
+        mend="See how many processes and how much memory this account may have (ulimit -a).",
+    )
+
+
+_servers: dict[Surroundings, ProcessServer] = {}
+_starting = threading.Lock()
+_running: weakref.WeakSet[ModelProcess] = weakref.WeakSet()
+
+
+def process_server(wanted: Surroundings) -> ProcessServer:
+    """The server of these surroundings, started where there is none that lives."""
+    with _starting:
+        server = _servers.get(wanted)
+        if server is None or not server.alive:
+            server = _servers[wanted] = ProcessServer(wanted)
+        return server
+
+
+def end_servers() -> None:
+    """End every server of this process, and with them every model's process."""
+    with _starting:
+        while _servers:
+            _servers.popitem()[1].end()
+
+
+def _forked() -> None:
+    """In a new fork of this process: let go of what is the parent's."""
+    global _starting
+    _starting = threading.Lock()  # somebody may have held it
+    for server in _servers.values():
+        server.forget()
+    _servers.clear()
+    for process in list(_running):
+        process.forget()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+class ModelProcess:
+    """A model in a process of its own, loaded.
+
+    Args:
+        server: Where it is forked.
+        models: The folder that keeps packages.
+        digest: The package.
+        reasons: How many reasons an answer has.
+        limits: What the process may take.
+
+    Attributes:
+        pid: The process's id.
+        asked: How many records it was asked about.
+
+    Raises:
+        PilotError: There is no process, or the package is damaged.
+        NotLoaded: The package's code raises.
+    """
+
+    def __init__(
+        self, server: ProcessServer, *, models: Path, digest: str, reasons: int, limits: Limits
+    ) -> None:
+        self._server = server
+        self._reasons = reasons
+        self.asked = 0
+        self._where = str(models / digest)
+        self.pid, self._channel = server.fork()
+        _running.add(self)
+        asked = {"models": str(models), "digest": digest, "reasons": reasons}
+        deadline = time.monotonic() + LOAD_WITHIN_S
+        try:
+            send(
+                self._channel,
+                encode({**asked, "path": sys.path, "limits": asdict(limits)}),
+                deadline,
+            )
+            self._decision = self._loaded(receive(self._channel, deadline))
+        except (Ended, Late, Malformed, ValueError, TypeError, KeyError) as error:
+            self.end()
+            what = "took too long" if isinstance(error, Late) else "ended"
+            raise PilotError(
+                f"the process that loads the packaged model {what}",
+                where=self._where,
+                mend="See the log; correct model.py or features.py and run `pilot run`.",
+            ) from error
+        except BaseException:
+            self.end()
+            raise
+
+    def score(self, record: Mapping[str, Any], deadline: float) -> Scored:
+        """Ask the model, and check what it says as if a stranger had said it.
+
+        Args:
+            record: A record that the contract accepts.
+            deadline: The monotonic time at which the answer has to be there.
+
+        Raises:
+            ModelDied: The process ended or made no sense; it is of no further use.
+            TooSlow: There was no answer in time; the process is of no further use.
+            ModelFailed: The model raised; the process goes on.
+            ScoreInvalid: What it gave is no valid score; the process goes on.
+        """
+        self.asked += 1
+        try:
+            message = encode({"id": self.asked, "record": record})
+        except (TypeError, ValueError) as error:
+            raise ModelFailed(f"{type(error).__name__}: a record that cannot be sent") from None
+        try:
+            send(self._channel, message, deadline)
+            answer = receive(self._channel, deadline)
+        except Late:
+            raise TooSlow from None
+        except Ended:
+            raise ModelDied("the model's process ended") from None
+        except Malformed as error:
+            raise ModelDied(f"the model's process sent {error}") from None
+        if answer.get("id") != self.asked or isinstance(answer["id"], bool):
+            raise ModelDied("the model's process answered what was not asked")
+        for key, kind in (("failed", ModelFailed), ("invalid", InvalidElsewhere)):
+            if key in answer:
+                raise _said(kind, answer[key], lacks=answer.get("lacks") is True)
+        return self._scored(answer)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it is there and silent, as it has to be between two calls."""
+        try:
+            return not select.select([self._channel], [], [], 0)[0]
+        except (OSError, ValueError):
+            return False
+
+    def kill(self) -> None:
+        """Kill the process, whatever it does; a call that is under way fails."""
+        self._server.kill(self.pid)
+
+    def end(self) -> None:
+        """Kill the process, when no call is under way."""
+        self.kill()
+        self.forget()
+
+    def forget(self) -> None:
+        """Close the connection."""
+        _running.discard(self)
+        self._channel.close()
+
+    def _loaded(self, told: Mapping[str, Any]) -> Choice | Amount:
+        if "refused" in told:
+            said = {name: str(told["refused"][name]) for name in ("what", "where", "mend")}
+            kind = NotLoaded if told.get("code") is True else PilotError
+            raise kind(said["what"], where=said["where"], mend=said["mend"])
+        declared = dict(told["loaded"])
+        kind = declared.pop("kind")
+        if not all(isinstance(value, str | int | float) for value in declared.values()):
+            raise ValueError("a decision of other things")
+        return Choice(**declared) if kind == "choice" else Amount(**declared)
+
+    def _scored(self, answer: Mapping[str, Any]) -> Scored:
+        score = answer.get("score")
+        if isinstance(score, bool) or not isinstance(score, int | float):
+            raise ModelDied("the model's process sent a score that is no number")
+        if not math.isfinite(score) or not self._decision.valid(score):
+            raise ScoreInvalid("out of range")
+        given = answer.get("reasons")
+        if not isinstance(given, list) or len(given) > self._reasons or not all(map(_is_reason, given)):
+            raise ModelDied("the model's process sent reasons that are none")
+        reasons = tuple(Reason(feature, value, effect) for feature, value, effect in given)
+        return Scored(float(score), reasons, self._decision.of(float(score)))
+
+
+def _is_reason(given: Any) -> bool:
+    if not isinstance(given, list) or len(given) != 3:
+        return False
+    feature, value, effect = given
+    if not isinstance(feature, str) or isinstance(effect, bool):
+        return False
+    if not (value is None or isinstance(value, str | int | float)):
+        return False
+    if not (effect is None or isinstance(effect, int | float)):
+        return False
+    return all(map(_can_be_kept, given))
+
+
+def _can_be_kept(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, str):
+        # Half a surrogate pair and NUL cannot be recorded.
+        return (
+            len(value) <= MOST_TEXT and "\0" not in value and value == value.encode(errors="ignore").decode()
+        )
+    return not isinstance(value, int) or value.bit_length() < 64
+
+
+def _said(kind: type[Elsewhere], given: Any, *, lacks: bool) -> Elsewhere:
+    texts = given if isinstance(given, list) else []
+    described, trace = [str(text) for text in [*texts, "", ""][:2]]
+    error = kind(" ".join(described.split())[:200] or "an unknown exception", trace)
+    if isinstance(error, ModelFailed):
+        error.lacks = lacks
+    return error

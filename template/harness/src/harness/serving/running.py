@@ -1,0 +1,126 @@
+"""`pilot serve`: the process that listens, or several that listen on one socket and their supervisor."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import time
+
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+from harness.errors import PilotError
+from harness.serving.asgi import PerProcess, Place
+from harness.serving.server import listen, prepare
+from harness.settings import Settings
+
+# A model may take long to load; after that the workers are watched, ready or not.
+START_WITHIN_S = 60
+# A worker that says nothing for so long is taken for hung, and another takes its place.
+HUNG_AFTER_S = 10
+# What is under way when the service is told to end has so long; then it is cut off.
+END_WITHIN_S = 30
+
+log = logging.getLogger("harness.serving")
+
+
+def serve(settings: Settings, *, host: str, port: int, workers: int = 1, debug: bool = False) -> None:
+    """Listen until the process is told to end, by Ctrl-C or SIGTERM; both are how a service ends well.
+
+    Args:
+        settings: The pilot's settings.
+        host: The address to listen on.
+        port: The port; 0 lets the system choose.
+        workers: How many processes answer.
+        debug: Whether whole tracebacks are logged.
+
+    Raises:
+        PilotError: The address is not allowed in the stage, or is in use, or routes.py cannot be served, or a
+            worker could not start.
+    """
+    prepared = prepare(settings, host)
+    listener = listen(host, port)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    place = Place(settings, host, url, debug)
+    try:
+        if workers == 1:
+            prepared.load()
+            _alone(PerProcess(place, prepared), listener)
+        else:
+            prepared.service.close()  # each worker opens its own
+            _several(PerProcess(place), listener, url, workers)
+    finally:
+        listener.close()
+
+
+def _config(app: PerProcess, workers: int) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        workers=workers,
+        lifespan="on",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_worker_healthcheck=HUNG_AFTER_S,
+    )
+
+
+def _alone(app: PerProcess, listener: socket.socket) -> None:
+    # uvicorn answers what is under way, and then raises the signal again for whoever handled it before.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: None)
+    uvicorn.Server(_config(app, 1)).run(sockets=[listener])
+
+
+def _several(app: PerProcess, listener: socket.socket, url: str, workers: int) -> None:
+    supervisor = _Supervisor(_config(app, workers), [listener], url)
+    supervisor.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+        raise PilotError(
+            "a worker could not start, so the service ended",
+            where="pilot serve",
+            mend="The lines above say why.",
+        )
+
+
+class _Supervisor(Multiprocess):
+    """uvicorn's own, which says which worker it replaced, and ends also one that is frozen.
+
+    Args:
+        config: What each worker serves.
+        sockets: What they listen on.
+        url: The same as callers write it.
+    """
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], url: str) -> None:
+        super().__init__(config, sockets)
+        self._url = url
+
+    def init_processes(self) -> None:
+        """Start the workers, and say so when every one of them can be asked."""
+        super().init_processes()
+        deadline = time.monotonic() + START_WITHIN_S
+        if all(process.wait_until_ready(deadline - time.monotonic()) for process in self.processes):
+            log.info("%d workers, listening on %s", len(self.processes), self._url)
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace the workers that died or hang."""
+        before = [process.pid for process in self.processes]
+        super().keep_subprocess_alive()
+        after = {process.pid for process in self.processes}
+        for pid in before:
+            if pid not in after:
+                log.error("worker %d died or did not answer, and another takes its place", pid)
+
+    def join_all(self) -> None:
+        """Wait until every worker has answered what was under way, and no longer than that may take."""
+        deadline = time.monotonic() + END_WITHIN_S
+        for process in self.processes:
+            process.process.join(max(0.0, deadline - time.monotonic()))
+            if process.process.is_alive():
+                log.error("worker %d did not end and is cut off", process.pid)
+                process.process.kill()
+                process.process.join()

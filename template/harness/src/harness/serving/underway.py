@@ -1,0 +1,146 @@
+"""Which decisions by a model are under way: what a stop waits for.
+
+A decision counts from just before the permission is asked for the last time until its answer was sent. So
+whoever sees the stop first and then counts nothing knows that no model's decision will come any more: one
+that began to count later has seen the stop too.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+Message = MutableMapping[str, Any]
+Application = Callable[[Any, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Any]
+
+
+@dataclass(frozen=True)
+class Count:
+    """What is under way at one moment.
+
+    Attributes:
+        under_way: How many decisions may still be a model's.
+        last: When the last one by a model was answered, ISO 8601, UTC; None since the process began.
+    """
+
+    under_way: int
+    last: str | None
+
+
+class Underway:
+    """Counts the decisions of one process that may be a model's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._last: str | None = None
+
+    @contextmanager
+    def decision(self) -> Iterator[None]:
+        """Around one decision. Within `Answering` it counts until the answer was sent."""
+        passage = _Passage(self)
+        token = _passage.set(passage)
+        try:
+            yield
+        except BaseException:
+            passage.end(decided=False)
+            raise
+        finally:
+            _passage.reset(token)
+        answer = _answer.get()
+        if answer is None:
+            passage.end(decided=True)
+        else:
+            answer.take(passage)
+
+    def entering(self) -> None:
+        """The permission is asked for the last time: from now on the decision may be the model's."""
+        passage = _passage.get()
+        if passage is not None:
+            passage.enter()
+
+    def left_to_the_fallback(self) -> None:
+        """The decision under way is no model's."""
+        passage = _passage.get()
+        if passage is not None:
+            passage.end(decided=False)
+
+    def count(self) -> Count:
+        """What is under way now."""
+        with self._lock:
+            return Count(self._count, self._last)
+
+    def _change(self, by: int, *, decided: bool = False) -> None:
+        with self._lock:
+            self._count += by
+            if decided:
+                self._last = datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+class _Passage:
+    def __init__(self, underway: Underway) -> None:
+        self._underway = underway
+        self._counted = False
+
+    def enter(self) -> None:
+        if not self._counted:
+            self._counted = True
+            self._underway._change(+1)
+
+    def end(self, *, decided: bool) -> None:
+        if self._counted:
+            self._counted = False
+            self._underway._change(-1, decided=decided)
+
+
+class _Answer:
+    """The decisions that one answer tells; one that comes after the answer ends by itself."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._passages: list[_Passage] = []
+        self._sent = False
+
+    def take(self, passage: _Passage) -> None:
+        with self._lock:
+            if not self._sent:
+                self._passages.append(passage)
+                return
+        passage.end(decided=True)
+
+    def sent(self) -> None:
+        with self._lock:
+            self._sent = True
+        for passage in self._passages:
+            passage.end(decided=True)
+
+
+_passage: ContextVar[_Passage | None] = ContextVar("passage", default=None)
+_answer: ContextVar[_Answer | None] = ContextVar("answer", default=None)
+
+
+class Answering:
+    """Around an application: the decisions of a request end when its answer was sent, or cannot be."""
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+
+    async def __call__(
+        self,
+        scope: Any,
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        """Answer one request."""
+        answer = _Answer()
+        token = _answer.set(answer)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            _answer.reset(token)
+            answer.sent()

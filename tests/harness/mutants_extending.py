@@ -1,0 +1,156 @@
+"""Mutants of where teams extend: their own routes, and updates that CI proposes."""
+
+from __future__ import annotations
+
+from mutants import Mutant
+
+ROUTES, PROPOSING = "test_serving_team_routes.py", "test_proposing.py"
+TEAM, APART, SERVER, APP = "serving/team.py", "serving/apart.py", "serving/server.py", "serving/app.py"
+PROPOSE, FORGE = "proposing/propose.py", "proposing/forge.py"
+
+MUTANTS = (
+    Mutant(
+        "a team's route is open, and its body is read",
+        TEAM,
+        '        self._access.check(request.headers.get("authorization"), route.scope, of=of)\n',
+        "",
+        ROUTES,
+        "logged_by_the_routes or strangers_body",
+    ),
+    Mutant(
+        "a route need not name a scope",
+        TEAM,
+        "    scope: Scope\n",
+        '    scope: Scope = "decide"\n',
+        ROUTES,
+        "names_no_scope",
+    ),
+    Mutant(
+        "any token opens a team's route",
+        TEAM,
+        "route.scope, of=of)",
+        'self._access and "decide", of=of)',
+        ROUTES,
+        "a_token_with_the_scope",
+    ),
+    Mutant(
+        "a route that is added later is reached",
+        TEAM,
+        '        raise _Told(404, "not_found", "There is no such route.")',
+        '        return Route(request.method, "/", print, "operate")',
+        ROUTES,
+        "adds_later",
+    ),
+    Mutant(
+        "a team's routes run on the service's own loop",
+        APART,
+        "        self._loop.call_soon_threadsafe(self._start, dict(scope), body, answer)\n",
+        "        return await self._answer(dict(scope), body)\n",
+        ROUTES,
+        "hold_no_decision_up and blocks",
+    ),
+    Mutant(
+        "as many calls as there are may hang",
+        APART,
+        "        if not self._places.acquire(blocking=False):",
+        "        if not self._places.acquire(blocking=False) and False:",
+        ROUTES,
+        "hold_no_decision_up and sleeps",
+    ),
+    Mutant(
+        "a place is lost when nobody waits any more",
+        APART,
+        "            self._places.release()\n            return\n",
+        "            return\n",
+        ROUTES,
+        "a_place_is_free_again",
+    ),
+    Mutant(
+        "a route that ends the process ends the loop",
+        APART,
+        "        except BaseException as error:  # sys.exit() in a handler",
+        "        except Exception as error:  # sys.exit() in a handler",
+        ROUTES,
+        "that_fails_is_a_500 and exits",
+    ),
+    Mutant(
+        "a body may be as large as it likes",
+        TEAM,
+        "            if len(body) > MOST_BYTES:",
+        "            if False:",
+        ROUTES,
+        "too_large",
+    ),
+    Mutant(
+        "a service starts without routes that cannot be loaded",
+        TEAM,
+        "        raise told(error, root, FILE) from error",
+        "        found = []",
+        ROUTES,
+        "does_not_start",
+    ),
+    Mutant(
+        "a team's route may decide off the record's contract",
+        TEAM,
+        "            parsed = self._model.model_validate(dict(record))",
+        "            parsed = self._model.model_construct(**record)",
+        ROUTES,
+        "decides_as_the_service",
+    ),
+    Mutant(
+        "a new route makes a new model",
+        "pipeline/manifest.py",
+        '"monitors.py", "routes.py")',
+        '"monitors.py")',
+        ROUTES,
+        "not_packaged",
+    ),
+    Mutant(
+        "a request that was closed comes back every day",
+        PROPOSE,
+        "        if there:\n",
+        "        if False:\n",
+        PROPOSING,
+        "was_closed",
+    ),
+    Mutant(
+        "an open request is doubled",
+        PROPOSE,
+        "        if request.open:\n",
+        "        if False:\n",
+        PROPOSING,
+        "a_second_run",
+    ),
+    Mutant(
+        "what people pushed to the branch is pushed over",
+        PROPOSE,
+        '    if not there:\n        _git(root, forge, "push", ',
+        '    if True:\n        _git(root, forge, "push", "--force", ',
+        PROPOSING,
+        "a_second_run",
+    ),
+    Mutant(
+        "an update that needs somebody looks ready",
+        PROPOSE,
+        "decide=done.returncode == 1)",
+        "decide=False)",
+        PROPOSING,
+        "is_a_draft",
+    ),
+    Mutant(
+        "an update that was refused is a success",
+        PROPOSE,
+        "    if done.returncode not in (0, 1):",
+        "    if False:",
+        PROPOSING,
+        "that_was_refused",
+    ),
+    Mutant(
+        "the token reaches the code of the template",
+        PROPOSE,
+        "for name, value in os.environ.items() if name != TOKEN}",
+        "for name, value in os.environ.items()}",
+        PROPOSING,
+        "no_token",
+    ),
+)

@@ -1,0 +1,178 @@
+"""Mutants of the gates: what a pilot must show before the next stage, and the two people who let it."""
+
+from __future__ import annotations
+
+from mutants import Mutant
+
+GATES, HOSTILE, UNKNOWN = "test_readiness_gates.py", "test_readiness_hostile.py", "test_readiness_unknown.py"
+PROMOTION = "test_promotion.py"
+REPORT, CONTROL, EVIDENCE = "readiness/report.py", "readiness/control.py", "readiness/evidence.py"
+PROPOSALS, CLI, VALUES, CHECKS = (
+    "control/proposals.py",
+    "cli/readiness.py",
+    "governance/values.py",
+    "governance/checks.py",
+)
+
+MUTANTS = (
+    Mutant(
+        "what is refused passes",
+        REPORT,
+        '"refused" if "refused" in found else',
+        '"ready" if "refused" in found else',
+        GATES,
+        "one_fault_refuses and simulated",
+    ),
+    Mutant(
+        "what could not be established passes",
+        REPORT,
+        '"refused": 1, "inconclusive": 3',
+        '"refused": 1, "inconclusive": 0',
+        UNKNOWN,
+        "says_nothing",
+    ),
+    Mutant(
+        "missing evidence passes",
+        REPORT,
+        'if f"{field}{what}" not in told:',
+        "if False:",
+        GATES,
+        "one_fault_refuses and unlocked",
+    ),
+    Mutant(
+        "evidence that nothing makes is not asked for",
+        EVIDENCE,
+        '"early", "platform", "Stay in',
+        '"full", "platform", "Stay in',
+        UNKNOWN,
+        "what_nothing_makes",
+    ),
+    Mutant(
+        "a signature of another lock will do",
+        CONTROL,
+        "if each.evidence == digest]",
+        "]",
+        GATES,
+        "one_fault_refuses and signed_something_else",
+    ),
+    Mutant(
+        "the trainer may sign",
+        CONTROL,
+        "_persons(each.name) & trainers",
+        "False",
+        GATES,
+        "one_fault_refuses and the_trainer",
+    ),
+    Mutant(
+        "an audit that lost its end passes",
+        CONTROL,
+        "if told < case.state.rev:",
+        "if False:",
+        HOSTILE,
+        "lost_its_end",
+    ),
+    Mutant(
+        "a damaged audit passes",
+        CONTROL,
+        '    except ValueError as error:\n        yield Problem("", str(error))\n        return',
+        "    except ValueError:\n        return",
+        GATES,
+        "one_fault_refuses and edited_audit",
+    ),
+    Mutant(
+        "a review that is due passes",
+        CHECKS,
+        "        if until < today:",
+        "        if False:",
+        HOSTILE,
+        "review_that_is_due",
+    ),
+    Mutant(
+        "a placeholder is an answer",
+        VALUES,
+        "    if not text:\n        return False",
+        "    if text != 5:\n        return False",
+        GATES,
+        "one_fault_refuses and a_placeholder",
+    ),
+    Mutant(
+        "code that git overlooks passes",
+        EVIDENCE,
+        "    if overlooked:",
+        "    if False:",
+        HOSTILE,
+        "told_to_overlook",
+    ),
+    Mutant(
+        "self-approval is allowed",
+        PROPOSALS,
+        "if not (who or identity.account()).other_than(",
+        "if False and (who or identity.account()).other_than(",
+        PROMOTION,
+        "nobody_approves",
+    ),
+    Mutant(
+        "a proposal may name another account",
+        PROPOSALS,
+        "if file.lstat().st_uid != proposal.uid:",
+        "if False:",
+        HOSTILE,
+        "writes_another_account",
+    ),
+    Mutant(
+        "a stop does not keep an approval back",
+        PROPOSALS,
+        "        if os.path.lexists(folder / SENTINEL) or (",
+        "        if False and (",
+        HOSTILE,
+        "no_state_knows_of",
+    ),
+    Mutant(
+        "promotion asks no gate",
+        CLI,
+        "    if report.exit_code or report.percent is None:",
+        "    if report.percent is None:",
+        PROMOTION,
+        "promote_refuses_what_readiness",
+    ),
+    Mutant(
+        "approval asks no gate",
+        CLI,
+        "        if report.exit_code:\n            _refused",
+        "        if False:\n            _refused",
+        PROMOTION,
+        "a_kill_between",
+    ),
+    Mutant(
+        "a forged proposal is believed",
+        CLI,
+        "        if rests_on != (*said_then, proposal.gate):",
+        "        if report.digest != proposal.gate:",
+        HOSTILE,
+        "forged_proposal and percent",
+    ),
+    Mutant(
+        "a promotion needs no audit",
+        PROPOSALS,
+        '        actions.record(folder, who.name, "approve", told, moved.rev)\n',
+        "",
+        PROMOTION,
+        "failing_audit",
+    ),
+    Mutant(
+        "an older state put back passes",
+        CONTROL,
+        "elif case.state is not None and last > case.state.rev:",
+        "elif False:",
+        "test_readiness_faults.py",
+        "older_state",
+    ),
+    Mutant(
+        "counts that contradict the share pass",
+        EVIDENCE,
+        "if rows > 0 and not abs(count / rows - bad) < 1e-6:",
+        "if False:",
+        "test_readiness_faults.py",
+        "counts_that_do_not_fit and contradicts",
+    ),
+)

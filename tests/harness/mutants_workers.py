@@ -1,0 +1,208 @@
+"""Mutants of what confirms a stop: several workers, what is under way, who may, and the record's end."""
+
+from __future__ import annotations
+
+from mutants import Mutant
+
+WORKERS, CONFIRMED = "test_kill_workers.py", "test_kill_confirmed.py"
+RIGHTS, AUDITED, PROMOTION = "test_kill_rights.py", "test_kill_audit.py", "test_promotion.py"
+
+CONFIRMATION, UNDERWAY, SERVICE = "control/confirmation.py", "serving/underway.py", "serving/service.py"
+ASGI, RUNNING, SERVER = "serving/asgi.py", "serving/running.py", "serving/server.py"
+IDENTITY, WHO, AUDIT = "control/identity.py", "control/rights.py", "control/audit.py"
+STOPPING, ACTIONS = "serving/stopping.py", "control/actions.py"
+
+MUTANTS = (
+    Mutant(
+        "a decision under way is not waited for",
+        CONFIRMATION,
+        "return self.heard and self.stopped and self.under_way == 0",
+        "return self.heard and self.stopped",
+        CONFIRMED,
+        "until_no_decision or within_the_limit",
+    ),
+    Mutant(
+        "a worker that does not see the stop confirms it",
+        CONFIRMATION,
+        "return self.heard and self.stopped and self.under_way == 0",
+        "return self.heard and self.under_way == 0",
+        CONFIRMED,
+        "within_the_limit",
+    ),
+    Mutant(
+        "a worker that appears meanwhile is not asked",
+        CONFIRMATION,
+        "            readers = live(root)\n",
+        "            readers = list(words) or live(root)\n",
+        CONFIRMED,
+        "appears_meanwhile",
+    ),
+    Mutant(
+        "another program at the address may confirm",
+        CONFIRMATION,
+        'if said["pid"] != reader.pid:',
+        "if False:",
+        CONFIRMED,
+        "within_the_limit",
+    ),
+    Mutant(
+        "a decision counts after its last look at the permission only",
+        SERVICE,
+        "        self.underway.entering()\n        after = self.control.permission(entity)\n",
+        "        after = self.control.permission(entity)\n",
+        CONFIRMED,
+        "being_recorded",
+    ),
+    Mutant(
+        "a decision is no longer under way before its answer is sent",
+        UNDERWAY,
+        "        if answer is None:\n            passage",
+        "        if True:\n            passage",
+        CONFIRMED,
+        "until_its_answer",
+    ),
+    Mutant(
+        "a decision that fails stays under way for ever",
+        UNDERWAY,
+        "        except BaseException:\n            passage.end(decided=False)\n",
+        "        except BaseException:\n",
+        CONFIRMED,
+        "whatever_becomes",
+    ),
+    Mutant(
+        "a forked process goes on with its parent's service",
+        ASGI,
+        "if self._starting is None or self._pid != os.getpid():",
+        "if self._starting is None:",
+        WORKERS,
+        "forked_while_it_serves",
+    ),
+    Mutant(
+        "under another server the sandbox is open",
+        SERVER,
+        "host=UNKNOWN if host is None else host",
+        "host=host",
+        WORKERS,
+        "test_12_under_other_servers and uvicorn",
+    ),
+    Mutant(
+        "a frozen worker counts as one that confirmed",
+        CONFIRMATION,
+        "        return Word(reader)\n",
+        "        return Word(reader, heard=True, stopped=True)\n",
+        WORKERS,
+        "frozen",
+    ),
+    Mutant(
+        "workers outlive their supervisor",
+        ASGI,
+        "            _end_with_the_supervisor(stack)\n",
+        "",
+        WORKERS,
+        "supervisor_was_killed",
+    ),
+    Mutant(
+        "a service whose workers cannot start ends well",
+        RUNNING,
+        "if any(process.exitcode == STARTUP_FAILURE",
+        "if False and any(process.exitcode == STARTUP_FAILURE",
+        WORKERS,
+        "cannot_start",
+    ),
+    Mutant(
+        "two names of one account are two people",
+        IDENTITY,
+        "return (self.token and another.token) or self.uid != another.uid",
+        "return True",
+        RIGHTS,
+        "two_people",
+    ),
+    Mutant(
+        "a token of any scope will do",
+        WHO,
+        "and scope in token.scopes",
+        "",
+        RIGHTS,
+        "not_good_for_it",
+    ),
+    Mutant(
+        "an expired token acts",
+        WHO,
+        "token is not None and not token.expired()",
+        "token is not None",
+        RIGHTS,
+        "not_good_for_it",
+    ),
+    Mutant(
+        "a bad token is in the way of a stop",
+        WHO,
+        "    except PilotError as error:\n        who = identity.account()\n",
+        "    except ZeroDivisionError as error:\n        who = identity.account()\n",
+        RIGHTS,
+        "stops_nobody",
+    ),
+    Mutant(
+        "the group on call is not asked for",
+        WHO,
+        "if number in (os.getgid(), *os.getgroups()):",
+        "if True:",
+        RIGHTS,
+        "the_group",
+    ),
+    Mutant(
+        "a refusal is not put on record",
+        WHO,
+        '        refuse(folder, who, f"{verb}: {error.what}")\n',
+        "",
+        RIGHTS,
+        "is_on_record",
+    ),
+    Mutant(
+        "a stop by post asks for no scope",
+        STOPPING,
+        'Annotated[Caller, requires("operate")]',
+        'Annotated[Caller, requires("decide")]',
+        RIGHTS,
+        "open_sandbox_is_stopped",
+    ),
+    Mutant(
+        "lines missing at the end are not missed",
+        AUDIT,
+        "if len(entries) < end.lines:",
+        "if False:",
+        AUDITED,
+        "deleted_at_the_end or whole_record",
+    ),
+    Mutant(
+        "the next line hides a deletion",
+        AUDIT,
+        "if end is not None and not _reaches(lines, end):",
+        "if False:",
+        AUDITED,
+        "does_not_hide",
+    ),
+    Mutant(
+        "the end comes before its line",
+        AUDIT,
+        "    end = _End(len(lines), _line_hash(lines[-1]) if lines else START)\n",
+        "    end = _End(len(lines) + 1, _line_hash(lines[-1]) if lines else START)\n",
+        AUDITED,
+        "a_crash_between",
+    ),
+    Mutant(
+        "an end that was deleted is made anew",
+        AUDIT,
+        "if (folder / END).exists() or any(_numbered(line) for line in lines):",
+        "if False:",
+        AUDITED,
+        "deleted_too or is_no_end",
+    ),
+    Mutant(
+        "without room for a file there is no stop",
+        ACTIONS,
+        "            os.link(folder / LOCK, sentinel)\n",
+        "            raise\n",
+        AUDITED,
+        "second_name",
+    ),
+)

@@ -1,0 +1,148 @@
+"""The processes of models end with what they were started for: no orphan, no zombie, none too many."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from harness.serving import processes
+from hosting import SERVING, SPIN, gone
+
+Wait = Callable[..., Any]
+
+
+def test_a_fork_of_the_service_has_a_host_of_its_own(
+    tiny: Any, host: Any, record: Any, in_child: Callable[[Callable[[], Any]], Any]
+) -> None:
+    digest = tiny.package().digest
+    asking = host()
+    assert asking.state(digest) == "loaded"
+    assert asking.score(digest, record).score == pytest.approx(0.8)
+    before = asking.pids()
+
+    def other() -> tuple[dict[str, int], float, int]:
+        assert asking.pids() == {}
+        asking.state(digest)
+        found = (
+            asking.pids(),
+            asking.score(digest, record).score,
+            psutil.Process(asking.pids()[digest]).ppid(),
+        )
+        asking.close()
+        return found
+
+    theirs, score, server = in_child(other)
+    assert score == pytest.approx(0.8)
+    assert theirs[digest] != before[digest]
+    assert asking.pids() == before
+    assert psutil.Process(before[digest]).ppid() != server
+    assert asking.score(digest, record).score == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("doing", ["spinning", "a fork holds the connections"])
+def test_no_process_outlives_a_service_that_is_killed(tiny: Any, python: Any, wait: Wait, doing: str) -> None:
+    digest = tiny.offered()
+    code = SERVING
+    if doing == "a fork holds the connections":
+        # As a library forks that does not tell Python.
+        code += "if ctypes.CDLL(None).fork() == 0:\n    time.sleep(60); os._exit(0)\n"
+    code += "print(list(service.host.pids().values()), flush=True); sys.stdin.readline()\n"
+    code += "threading.Thread(target=service.decide, args=[record]).start()\n"
+    code += "time.sleep(1); print('now', flush=True); sys.stdin.read()"
+    process = python(code, tiny.root, PILOT_SERVING__BUDGET_MS="60000")
+    (pid,) = eval(process.stdout.readline())
+    hosted = psutil.Process(pid)
+    server = hosted.parent()
+    assert server.ppid() == process.pid
+    if doing == "spinning":
+        tiny.model_does(digest, SPIN)
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "now\n"
+    left = [each for each in psutil.Process(process.pid).children() if each.pid != server.pid]
+    process.kill()
+    wait(lambda: gone(pid) and gone(server.pid))
+    for each in left:
+        each.kill()
+
+
+def test_closing_ends_the_processes(tiny: Any, wait: Wait) -> None:
+    digest = tiny.offered()
+    deciding = tiny.service()
+    pid = deciding.host.pids()[digest]
+    deciding.close()
+    wait(lambda: gone(pid))
+    assert deciding.host.pids() == {}
+
+
+def test_only_a_few_models_are_kept_at_hand(tiny: Any, host: Any, record: Any, wait: Wait) -> None:
+    digests = [tiny.package(weight=weight).digest for weight in (0.1, 0.2, 0.3, 0.4)]
+    asking = host(budget_s=30)
+    asking.score(digests[0], record)
+    first = asking.pids()[digests[0]]
+    for digest in digests[1:]:
+        asking.score(digest, record)
+    assert set(asking.pids()) == set(digests[1:])
+    wait(lambda: gone(first))
+
+
+@pytest.mark.parametrize("ending", ["SIGINT", "SIGTERM"])
+def test_ctrl_c_reaches_every_process_and_leaves_none(
+    tiny: Any, environment: dict[str, str], wait: Wait, ending: str
+) -> None:
+    digest = tiny.offered()
+    log = tiny.root / "service.log"
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "harness.cli", "serve", "--port", "0"],
+            cwd=tiny.root,
+            env=environment,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+    try:
+        url = wait(
+            lambda: (
+                "listening on" in log.read_text() and log.read_text().split("listening on ")[1].split()[0]
+            ),
+            within=60,
+        )
+        started = psutil.Process(process.pid).children(recursive=True)
+        assert len(started) == 2
+        tiny.model_does(digest, "time.sleep(0.7); return np.array([0.9])")
+        with ThreadPoolExecutor(1) as pool:
+            under_way = pool.submit(
+                httpx.post, f"{url}/decide", json=tiny.record, trust_env=False, timeout=30
+            )
+            time.sleep(0.4)
+            os.killpg(process.pid, getattr(signal, ending))
+            # The call that was under way has its model to the end.
+            assert under_way.result(30).json()["served_by"] == "model"
+        assert process.wait(30) == 0
+        wait(lambda: all(gone(each.pid) for each in started))
+        assert "Traceback" not in log.read_text()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def test_models_of_equal_needs_share_a_server(tiny: Any, host: Any) -> None:
+    digest = tiny.package().digest
+    one, other = host(), host()
+    assert (one.state(digest), other.state(digest)) == ("loaded", "loaded")
+    pids = [one.pids()[digest], other.pids()[digest]]
+    assert len(set(pids)) == 2
+    assert len({psutil.Process(pid).ppid() for pid in pids}) == 1
+    assert psutil.Process(pids[0]).ppid() in {server.pid for server in processes._servers.values()}

@@ -1,0 +1,155 @@
+"""A model's process has what the model needs, and neither secrets nor what is the service's or training's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+
+from harness.serving import packaged
+from harness.serving.host import Limits, ModelFailed
+from hosting import SERVING, answers, gone
+
+Wait = Callable[..., Any]
+
+
+def test_the_models_process_has_no_secret_in_its_environment(tiny: Any, python: Any, wait: Wait) -> None:
+    digest = tiny.offered()
+    tiny.model_does(
+        digest,
+        f"Path({str(tiny.root / 'seen')!r}).write_text(repr(dict(os.environ))); return np.array([0.9])",
+    )
+    secret = {
+        "PILOT_DOWNSTREAM__SECRET": "w" * 32,
+        "AWS_SECRET_ACCESS_KEY": "w-1",
+        "GH_TOKEN": "w-2",
+        "X_PASSWORD": "w-3",
+        "PGPASSWORD": "w-4",
+        "DATABASE": "postgresql://somebody:w-5@db/x",
+    }
+    process = python(
+        SERVING + "print(service.host.pids()); sys.stdin.read()", tiny.root, **secret, HARMLESS="seen"
+    )
+    said = process.stdout.readline()
+    (pid,) = eval(said).values()
+    hosted = psutil.Process(pid)
+    for each in (hosted, hosted.parent()):
+        environment = each.environ()
+        assert environment["HARMLESS"] == "seen"
+        assert not set(secret) & set(environment)
+        assert "w-" not in repr(environment)
+    assert "w-" not in (tiny.root / "seen").read_text()
+    assert "HARMLESS" in (tiny.root / "seen").read_text()
+    # And neither is there anything open that is not the model's: no store, no listener.
+    assert hosted.open_files() == []
+    assert hosted.net_connections() == []
+    # And both are gone with a service that had no time to end them.
+    server = hosted.parent()
+    process.kill()
+    wait(lambda: gone(pid) and gone(server.pid))
+
+
+def test_a_library_finds_no_training_stack_that_the_package_does_not_name(
+    tiny: Any, host: Any, record: Any
+) -> None:
+    model = tiny.root / "src" / "dryfield" / "model.py"
+    model.write_text("import lightgbm\n" + model.read_text())
+    digest = tiny.package().digest
+    asking = host(budget_s=60)
+    seen = tiny.root / "seen"
+    names = "' '.join(name for name, module in sys.modules.items() if module)"
+    tiny.model_does(digest, f"Path({str(seen)!r}).write_text({names}); return np.array([0.9])")
+    assert asking.state(digest) == "loaded"
+    asking.score(digest, record)
+    modules = {name.partition(".")[0] for name in seen.read_text().split()}
+    assert {"lightgbm", "polars", "narwhals"} <= modules
+    assert not {"pandas", "sklearn", "mlflow", "dvc", "ibis", "duckdb"} & modules
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param("import pandas\n{}", id="in the file"),
+        pytest.param("def later():\n    import pandas\n{}", id="in a function"),
+        pytest.param("from importlib import import_module\nimport_module('pandas')\n{}", id="unseen"),
+    ],
+)
+def test_a_package_that_needs_pandas_has_it(tiny: Any, host: Any, record: Any, where: str) -> None:
+    model = tiny.root / "src" / "dryfield" / "model.py"
+    model.write_text(where.format(model.read_text()))
+    digest = tiny.package().digest
+    tiny.model_does(digest, "import pandas; return np.array([float(pandas.Series([0.8])[0])])")
+    asking = host(budget_s=60)
+    assert asking.state(digest) == "loaded"
+    assert asking.score(digest, record).score == 0.8
+
+
+def test_a_library_that_asks_for_pandas_only_when_it_scores_gets_it_for_the_next_call(
+    tiny: Any, host: Any, record: Any, wait: Wait
+) -> None:
+    digest = tiny.package().digest
+    tiny.model_does(digest, "import pandas; return np.array([0.8])")
+    asking = host(budget_s=60)
+    asking.state(digest)
+    with pytest.raises(ModelFailed, match="ModuleNotFoundError"):
+        asking.score(digest, record)
+    wait(lambda: answers(asking, digest, record))
+
+
+def test_what_is_only_for_types_is_not_imported(tiny: Any) -> None:
+    from harness.pipeline.manifest import load_manifest
+    from harness.serving.packaged import surroundings
+
+    model = tiny.root / "src" / "dryfield" / "model.py"
+    model.write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import pandas\n"
+        "try:\n    import zlib\nexcept ImportError:\n    zlib = None\n\n"
+        "def other():\n    from sklearn import tree\n" + model.read_text()
+    )
+    digest = tiny.package().digest
+    found = surroundings(tiny.models / digest, load_manifest(tiny.models / digest))
+    assert {"zlib", "json", "polars", "narwhals"} <= set(found.modules)
+    assert not {"pandas", "sklearn"} & set(found.modules)
+    assert (found.hidden, found.blocked) == (("pandas", "sklearn"), ("pandas",))
+    assert surroundings(tiny.models / digest, load_manifest(tiny.models / digest), block=False).blocked == ()
+
+
+def test_limits_hold_for_the_models_process_alone(tiny: Any, host: Any, record: Any) -> None:
+    digest = tiny.package().digest
+    limited = host(limits=Limits(memory_bytes=3 << 30, may_write=False, nice=7))
+    assert limited.state(digest) == "loaded"
+    assert psutil.Process(limited.pids()[digest]).nice() == psutil.Process().nice() + 7
+    assert limited.score(digest, record).score == pytest.approx(0.8)
+    tiny.model_does(digest, f"Path({str(tiny.root / 'written')!r}).write_text('x')")
+    with pytest.raises(ModelFailed, match="OSError"):
+        limited.score(digest, record)
+    tiny.model_does(digest, "np.ones((4 << 30) // 8)")
+    with pytest.raises(ModelFailed, match="MemoryError"):
+        limited.score(digest, record)
+    tiny.model_does(digest, f"Path({str(tiny.root / 'written')!r}).write_text('x'); return np.array([0.5])")
+    assert host().score(digest, record).score == 0.5
+    assert (tiny.root / "written").read_text() == "x"
+
+
+def test_limits_that_cannot_be_set_are_told(tiny: Any, host: Any) -> None:
+    state = host(limits=Limits(memory_bytes=1 << 70)).state(tiny.package().digest)
+    assert "the limits of the model's process cannot be set" in state
+
+
+def test_what_python_gets_wrong_when_two_threads_parse_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """python/cpython#106905, which 3.11.8 and 3.12.1 have mended."""
+    left = [SystemError("AST constructor recursion depth mismatch (before=33, after=197)")] * 2
+    whole = packaged.ast.parse
+
+    def parse(content: bytes) -> object:
+        if left:
+            raise left.pop()
+        return whole(content)
+
+    monkeypatch.setattr(packaged.ast, "parse", parse)
+    at_once, any_time = packaged._read(b"import alpha\n\ndef later():\n    import beta\n")
+    assert (at_once, any_time) == ({"alpha"}, {"alpha", "beta"})

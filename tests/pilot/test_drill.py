@@ -1,0 +1,61 @@
+"""`pilot drill kill` in a generated pilot that has run its pipeline."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mistakes.planted import Pilot
+
+Note = Callable[[str, int, Path], None]
+
+
+def control(pilot: Pilot) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in (pilot.root / "var" / "control").iterdir()}
+
+
+def test_the_kill_switch_of_a_generated_pilot_holds(modelled: Pilot) -> None:
+    before = control(modelled)
+    was = modelled.git("status", "--porcelain", "--untracked-files=all").splitlines()
+    # Half a minute by itself, and more where others share the machine.
+    done = subprocess.run(
+        modelled.command("drill", "kill", "--json"),
+        **modelled.options(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = json.loads(done.stdout)
+    kept = json.loads((modelled.root / "evidence" / "drills" / "kill.json").read_text(encoding="utf-8"))
+    assert kept == said
+    assert {check["outcome"] for check in said["checks"]} == {"passed"}
+    assert said["figures"]["errors_5xx"] == said["figures"]["no_answer"] == 0
+    assert control(modelled) == before
+    assert not (modelled.root / "var" / "drills").exists()
+    now = modelled.git("status", "--porcelain", "--untracked-files=all").splitlines()
+    assert set(now) - set(was) == {"?? evidence/drills/kill.json"}
+
+
+@pytest.mark.mistake("pilot drill kill before pilot run")
+def test_a_drill_before_the_first_run_says_what_to_run(new: Pilot, note: Note) -> None:
+    done = new.run("drill", "kill")
+    note(done.line, done.code, new.root)
+    assert done.code == 2
+    assert done.line.endswith("there is no packaged model. Run `pilot run` to make one.")
+    assert not (new.root / "evidence" / "drills").exists()
+
+
+@pytest.mark.mistake("pilot drill of a drill that does not exist")
+def test_a_drill_that_does_not_exist_is_named(new: Pilot, note: Note) -> None:
+    done = new.run("drill", "fire")
+    note(done.line, done.code, new.root)
+    assert (done.code, done.line) == (
+        2,
+        "pilot: pilot drill: there is no drill 'fire'. Use one of: kill, list.",
+    )
