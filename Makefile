@@ -26,7 +26,7 @@ ifneq ($(strip $(shell cat $(ready) 2>/dev/null)),$(strip $(state)))
 .PHONY: $(ready)
 endif
 
-.PHONY: help setup demo test test-full coverage lint bench manifest constraints release release-check clean
+.PHONY: help setup demo test test-again test-full coverage lint bench manifest constraints release release-check clean
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -45,6 +45,11 @@ demo: setup ## render a pilot with default answers into scratch/demo-pilot, and 
 
 test: setup ## the tests, a generated pilot's own on every Python included (minutes)
 	@$(python) -m pytest -m "not slow" $(side_by_side)
+
+test-again: setup ## the tests that failed in the last run, one after another; more than three are no accident
+	@$(python) -c 'import json; failed = json.load(open(".pytest_cache/v/cache/lastfailed")); \
+	print("Again, alone:", *failed, sep="\n  "); raise SystemExit(not 0 < len(failed) <= 3)'
+	@$(python) -m pytest -m "not slow" --last-failed --last-failed-no-failures none
 
 test-full: setup ## all tests, the slowest included
 	@$(python) -m pytest $(side_by_side)
