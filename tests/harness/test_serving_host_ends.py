@@ -17,6 +17,7 @@ import pytest
 
 from harness.serving import processes
 from hosting import SERVING, SPIN, gone
+from shadowing import Beside
 
 Wait = Callable[..., Any]
 
@@ -146,3 +147,24 @@ def test_models_of_equal_needs_share_a_server(tiny: Any, host: Any) -> None:
     assert len(set(pids)) == 2
     assert len({psutil.Process(pid).ppid() for pid in pids}) == 1
     assert psutil.Process(pids[0]).ppid() in {server.pid for server in processes._servers.values()}
+
+
+def test_a_model_in_shadow_that_takes_its_server_along_takes_none_that_decides(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, wait: Wait
+) -> None:
+    beside = Beside(tiny, monkeypatch).start()
+    beside.champion = beside.challenger  # the same package, and so the same surroundings
+    beside.put()
+    serving = beside.service(shadow_budget_ms="30000")
+    assert beside.decide()[0].served_by == "model"
+    wait(beside.rows)
+    in_shadow = psutil.Process(serving._shadow._by_process[os.getpid()]._host.pids()[beside.challenger])
+    deciding = serving.host.pids()
+    server = in_shadow.parent()
+    server.kill()
+    wait(lambda: gone(in_shadow.pid))
+    assert beside.decide()[0].served_by == "model"
+    assert serving.host.pids() == deciding
+    # It comes back by itself, to a server of its own again.
+    wait(lambda: len(beside.rows()) >= 2 and gone(server.pid))
+    assert serving.host.pids() == deciding

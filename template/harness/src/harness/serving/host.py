@@ -12,10 +12,10 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Waited
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -68,6 +68,8 @@ class _Terms:
     budget_s: float
     limits: Limits
     rule: Rule
+    variables: tuple[str, ...]
+    beside: bool
 
 
 class ModelHost:
@@ -82,6 +84,8 @@ class ModelHost:
         budget_s: Seconds that a caller waits, and that a call may take.
         limits: What each process may take.
         breaker: When a model that fails is left alone.
+        variables: Names of variables of this process's environment that the models may read.
+        beside: Whether the models run beside decisions, and so apart from those that decide.
     """
 
     def __init__(
@@ -93,8 +97,12 @@ class ModelHost:
         budget_s: float,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         breaker: Rule = Rule(),  # noqa: B008 - frozen
+        variables: Sequence[str] = (),
+        beside: bool = False,
     ) -> None:
-        self._terms = _Terms(models, reasons, in_flight, budget_s, limits, breaker)
+        self._terms = _Terms(
+            models, reasons, in_flight, budget_s, limits, breaker, tuple(sorted(set(variables))), beside
+        )
         self.start_anew()
         _hosts.add(self)
 
@@ -352,12 +360,13 @@ class _Model:
         return process
 
     def _in(self, wanted: Surroundings) -> ModelProcess:
+        terms = self._terms
         return ModelProcess(
-            process_server(wanted),
-            models=self._terms.models,
+            process_server(replace(wanted, variables=terms.variables, beside=terms.beside)),
+            models=terms.models,
             digest=self._digest,
-            reasons=self._terms.reasons,
-            limits=self._terms.limits,
+            reasons=terms.reasons,
+            limits=terms.limits,
         )
 
 

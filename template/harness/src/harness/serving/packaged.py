@@ -30,11 +30,15 @@ class Surroundings:
         modules: What is imported, in this order.
         hidden: What is not to be found meanwhile.
         blocked: What is not to be found by the model's code either.
+        variables: What they have of the service's environment beside what every model's process has.
+        beside: Whether they run beside decisions. Those that decide share nothing with them that may fail.
     """
 
     modules: tuple[str, ...]
     hidden: tuple[str, ...]
     blocked: tuple[str, ...]
+    variables: tuple[str, ...] = ()
+    beside: bool = False
 
 
 def surroundings(folder: Path, manifest: Manifest, *, block: bool = True) -> Surroundings:
