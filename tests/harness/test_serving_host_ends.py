@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,6 +17,9 @@ import psutil
 import pytest
 
 from harness.serving import processes
+from harness.serving.forkserver import COMMAND, FORK
+from harness.serving.host import Busy, ModelDied
+from harness.serving.packaged import Surroundings
 from hosting import SERVING, SPIN, gone
 from shadowing import Beside
 
@@ -86,6 +90,47 @@ def test_closing_ends_the_processes(tiny: Any, wait: Wait) -> None:
     assert deciding.host.pids() == {}
 
 
+def test_closing_starts_nothing_for_the_calls_that_still_wait(
+    tiny: Any, host: Any, record: Any, wait: Wait
+) -> None:
+    digest = tiny.package().digest
+    asking = host(budget_s=60)
+    asking.state(digest)
+    model = asking._known[digest]
+    server = psutil.Process(asking.pids()[digest]).parent()
+    begun = tiny.root / "begun"
+    tiny.model_does(digest, f"Path({str(begun)!r}).touch(); time.sleep(60)")
+    with ThreadPoolExecutor(4) as pool:
+        under_way = pool.submit(asking.score, digest, record)
+        wait(begun.exists)
+        begun.unlink()
+        waiting = [pool.submit(asking.score, digest, record) for _ in range(3)]
+        wait(lambda: model._calls.qsize() == 3)
+        asking.close()
+        with pytest.raises(ModelDied):
+            under_way.result(20)
+        for each in waiting:
+            with pytest.raises(Busy):
+                each.result(20)
+    assert not begun.exists()
+    wait(lambda: not any(each.pid == model.pid for each in server.children()))
+    # And who asks for it all the same is not left to wait.
+    assert "ended" in model.state(wait_s=60)
+
+
+def test_a_server_whose_service_is_gone_before_it_read_an_answer_ends_without_a_word(
+    capfd: pytest.CaptureFixture[str], wait: Wait
+) -> None:
+    server = processes.ProcessServer(Surroundings((), (), ()))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        socket.send_fds(server._control, [COMMAND.pack(FORK, 0)], [theirs.fileno()])
+        wait(lambda: select.select([server._control], [], [], 0)[0])
+        server._control.close()
+    assert server._process.wait(20) == 0
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_only_a_few_models_are_kept_at_hand(tiny: Any, host: Any, record: Any, wait: Wait) -> None:
     digests = [tiny.package(weight=weight).digest for weight in (0.1, 0.2, 0.3, 0.4)]
     asking = host(budget_s=30)
@@ -121,12 +166,15 @@ def test_ctrl_c_reaches_every_process_and_leaves_none(
         )
         started = psutil.Process(process.pid).children(recursive=True)
         assert len(started) == 2
-        tiny.model_does(digest, "time.sleep(0.7); return np.array([0.9])")
+        begun = tiny.root / "begun"
+        tiny.model_does(
+            digest, f"Path({str(begun)!r}).touch(); time.sleep(0.7); return np.array([0.9])"
+        )
         with ThreadPoolExecutor(1) as pool:
             under_way = pool.submit(
                 httpx.post, f"{url}/decide", json=tiny.record, trust_env=False, timeout=30
             )
-            time.sleep(0.4)
+            wait(begun.exists)
             os.killpg(process.pid, getattr(signal, ending))
             # The call that was under way has its model to the end.
             assert under_way.result(30).json()["served_by"] == "model"

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 
+import polars as pl
 import psutil
 import pytest
 
-from harness.errors import PilotError
+from harness.errors import CheckFailed, PilotError
+from harness.pipeline import layout
 from harness.serving import packaged
 from harness.serving.host import Limits, ModelFailed
+from harness.serving.proof import prove
 from hosting import SERVING, answers, gone
 
 Wait = Callable[..., Any]
@@ -192,3 +198,33 @@ def test_what_python_gets_wrong_when_two_threads_parse_is_tried_again(
     monkeypatch.setattr(packaged.ast, "parse", parse)
     at_once, any_time = packaged._read(b"import alpha\n\ndef later():\n    import beta\n")
     assert (at_once, any_time) == ({"alpha"}, {"alpha", "beta"})
+
+
+def test_a_fork_while_a_package_is_read_can_read_one_itself(in_child: Callable[[Callable[[], Any]], Any]) -> None:
+    def read() -> bool:
+        signal.alarm(20)  # it would wait for ever
+        return "alpha" in packaged._read(b"import alpha\n# in a fork")[0]
+
+    with packaged._parsing:
+        assert in_child(read)
+
+
+def test_the_proof_sees_no_more_of_the_environment_than_a_service(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = tiny.package()
+    record = {**tiny.record, "measured_on": date(2026, 3, 1)}
+    tiny.settings().path(layout.TEST).parent.mkdir(parents=True, exist_ok=True)
+    pl.DataFrame([record]).write_parquet(tiny.settings().path(layout.TEST_RECORDS))
+    features = {"dryness": [0.8], "depth": [20.0]}
+    keys = {layout.KEY: ["r-1"], layout.LABEL: [1], layout.TIME: [date(2026, 3, 1)]}
+    pl.DataFrame({**features, **keys}).write_parquet(tiny.settings().path(layout.TEST))
+    monkeypatch.setenv("WEIGHT", "1.0")
+    tiny.model_does(manifest.digest, "return features['dryness'].to_numpy() * float(os.environ['WEIGHT'])")
+    with pytest.raises(CheckFailed, match="KeyError: 'WEIGHT'"):
+        prove(tiny.settings(), manifest)
+    monkeypatch.setenv("PILOT_SERVING__MODEL_ENVIRONMENT", '["WEIGHT"]')
+    settings = tiny.settings()
+    before = dict(os.environ)
+    prove(settings, manifest)
+    assert dict(os.environ) == before

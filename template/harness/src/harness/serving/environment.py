@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 NEEDED = frozenset(
     # Where programs, files and the time of day are found.
@@ -21,6 +22,8 @@ NEEDED = frozenset(
     # What libraries compute with; it may change a score.
     " NUMEXPR_MAX_THREADS VECLIB_MAXIMUM_THREADS POLARS_MAX_THREADS POLARS_SKIP_CPU_CHECK"
     " NPY_DISABLE_CPU_FEATURES CUDA_DEVICE_ORDER CUDA_VISIBLE_DEVICES"
+    # What libraries are not to tell anybody, and not to fetch.
+    " DO_NOT_TRACK MLFLOW_DISABLE_TELEMETRY HF_HUB_DISABLE_TELEMETRY HF_HUB_OFFLINE"
     # By which the harness's own tests see what they cover in child processes.
     " COVERAGE_PROCESS_CONFIG COVERAGE_PROCESS_START".split()
 )
@@ -37,3 +40,15 @@ def handed_on(named: Iterable[str] = ()) -> dict[str, str]:
     return {
         name: value for name, value in os.environ.items() if name in let or NEEDED_LIKE.fullmatch(name)
     }
+
+
+@contextmanager
+def as_handed_on(named: Iterable[str] = ()) -> Iterator[None]:
+    """Have this process itself see no more than that meanwhile; for one that does nothing else then."""
+    whole = dict(os.environ)
+    for name in whole.keys() - handed_on(named).keys():
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(whole)

@@ -51,7 +51,7 @@ def main(control: int, parent: int) -> None:
         connection.settimeout(None)
         prepare(wanted["modules"], hidden=wanted["hidden"], blocked=wanted["blocked"])
         _Server(connection, parent).run()
-    except (Ended, Malformed):
+    except (Ended, Malformed, ConnectionError):  # the service is gone, perhaps before it read an answer
         pass
     os._exit(0)
 

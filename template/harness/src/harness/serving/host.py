@@ -55,6 +55,7 @@ LOAD_AGAIN_AFTER_S = 10.0
 # A champion, a challenger, and the one before: a change of the state must not wait for a start.
 MOST_MODELS = 3
 LOADING = "it is being loaded"
+ENDING = "it is being ended"
 # A process's first call makes Polars and the model's library start their threads. Were it ended for that, a
 # model with a budget of milliseconds would never get beyond it. Its caller waits no longer than any other.
 FIRST_CALL_S = 1.0
@@ -247,15 +248,19 @@ class _Model:
             self._places.release()
 
     def state(self, wait_s: float) -> str:
-        if self._process is None and (self._failed is None or _again(self._failed)):
+        if self._closed or (self._process is None and (self._failed is None or _again(self._failed))):
             call = _Call(None)
             self._calls.put(call)
+            if self._closed and call.future.cancel():  # it may have come too late for anybody to answer
+                return ENDING
             try:
                 call.future.result(wait_s)
             except Waited:
                 return LOADING
             except PilotError as error:
                 return str(error)
+            except Busy:
+                return ENDING
         failed = self._failed
         if failed is not None:
             return str(failed[1])
@@ -272,6 +277,8 @@ class _Model:
         self._try_to_start()
         while (call := self._calls.get()) is not None:
             try:
+                if self._closed:  # what still waits is not worth a process
+                    raise Busy
                 if call.record is not None:
                     # It may have waited behind those that opened it.
                     self._breaker.check(call.ticket)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -88,6 +89,14 @@ def _imported(file: Path, digest: str) -> tuple[frozenset[str], frozenset[str]]:
 
 
 _parsing = threading.Lock()
+
+
+def _forked() -> None:
+    global _parsing
+    _parsing = threading.Lock()  # somebody may have held it
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 @functools.lru_cache(maxsize=256)  # a process that is started again imports what the one before did
