@@ -35,8 +35,7 @@ def told(action: Callable[[], Any]) -> str:
     return "done"
 
 
-# What deletes, empties or replaces what is there without making a file longer, which is all that a limit of the
-# size of files holds off.
+# None of it makes a file longer, which is all that a limit of the size of files holds off.
 SPOILING = {
     "delete": "kept.unlink()",
     "replace": "(kept.parent / 'other').replace(kept)",
@@ -176,7 +175,9 @@ def test_where_the_system_offers_nothing_models_run_and_it_is_said(
         level.cache_clear()
 
 
-@pytest.mark.parametrize(("offered", "said"), [(0, "shorten and delete"), (1, "shorten"), (2, "shorten"), (3, "")])
+@pytest.mark.parametrize(
+    ("offered", "said"), [(0, "shorten and delete"), (1, "shorten"), (2, "shorten"), (3, "")]
+)
 def test_what_an_older_kernel_does_not_keep_off_is_named(
     monkeypatch: pytest.MonkeyPatch, offered: int, said: str
 ) -> None:
@@ -205,3 +206,9 @@ def test_a_system_that_offers_it_and_refuses_it_runs_no_model(
     monkeypatch.setattr(confined, "_call", refusing)
     with pytest.raises(OSError, match="not permitted"):
         confine(may_write=may_write)
+
+
+@needs(1)
+def test_what_the_system_refuses_is_an_error() -> None:
+    with pytest.raises(OSError, match="Landlock: "):
+        confined._call(confined.RESTRICT_SELF, -1, 0)

@@ -167,9 +167,7 @@ def test_ctrl_c_reaches_every_process_and_leaves_none(
         started = psutil.Process(process.pid).children(recursive=True)
         assert len(started) == 2
         begun = tiny.root / "begun"
-        tiny.model_does(
-            digest, f"Path({str(begun)!r}).touch(); time.sleep(0.7); return np.array([0.9])"
-        )
+        tiny.model_does(digest, f"Path({str(begun)!r}).touch(); time.sleep(0.7); return np.array([0.9])")
         with ThreadPoolExecutor(1) as pool:
             under_way = pool.submit(
                 httpx.post, f"{url}/decide", json=tiny.record, trust_env=False, timeout=30

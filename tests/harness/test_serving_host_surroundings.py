@@ -168,7 +168,7 @@ def test_limits_hold_for_the_models_process_alone(tiny: Any, host: Any, record: 
     assert psutil.Process(limited.pids()[digest]).nice() == psutil.Process().nice() + 7
     assert limited.score(digest, record).score == pytest.approx(0.8)
     tiny.model_does(digest, f"Path({str(tiny.root / 'written')!r}).write_text('x')")
-    with pytest.raises(ModelFailed, match="PermissionError|OSError"):
+    with pytest.raises(ModelFailed, match=r"PermissionError|OSError"):
         limited.score(digest, record)
     tiny.model_does(digest, "np.ones((4 << 30) // 8)")
     with pytest.raises(ModelFailed, match="MemoryError"):
@@ -200,7 +200,9 @@ def test_what_python_gets_wrong_when_two_threads_parse_is_tried_again(
     assert (at_once, any_time) == ({"alpha"}, {"alpha", "beta"})
 
 
-def test_a_fork_while_a_package_is_read_can_read_one_itself(in_child: Callable[[Callable[[], Any]], Any]) -> None:
+def test_a_fork_while_a_package_is_read_can_read_one_itself(
+    in_child: Callable[[Callable[[], Any]], Any],
+) -> None:
     def read() -> bool:
         signal.alarm(20)  # it would wait for ever
         return "alpha" in packaged._read(b"import alpha\n# in a fork")[0]

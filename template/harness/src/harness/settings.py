@@ -149,7 +149,7 @@ class Serving(Section):
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
                 raise ValueError(f"{name!r} is no name of an environment variable")
             if name.upper().startswith("PILOT_"):
-                raise ValueError(f"{name} is the harness's own, which no model reads; choose another name")
+                raise ValueError(f"no model reads {name}, which is the harness's own; choose another name")
         return names
 
 

@@ -1,8 +1,8 @@
-"""What Linux's Landlock takes from a process for good, without root: other processes, and the right to change files.
+"""What Linux's Landlock takes from a process for good: the service, and the right to change files.
 
-A model's process has the account of the service. Without this it may read the service's environment and memory
-in /proc, end it with a signal, and delete the files that stop it. What it takes away, and since which kernel,
-is in decision 20. The numbers are Linux's own, the same on every architecture.
+A model's process has the account of the service. Without this it may read the service's environment and
+memory in /proc, end it with a signal, and delete its files. Who loses what, and since which kernel, is in
+decision 20. It needs no root. The numbers are Linux's own, the same on every architecture.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ def lacking() -> str:
     if level() >= TRUNCATE_SINCE:
         return ""
     can = "shorten" if level() else "shorten and delete"
-    return f"this system's kernel cannot keep the model in shadow from files: it could {can} what is this account's"
+    return f"this kernel does not keep the model in shadow from files: it could {can} what is this account's"
 
 
 def confine(*, may_write: bool) -> None:
-    """Confine this process, which has one thread, and all that it starts. It does nothing where nothing is offered.
+    """Confine this process, which has one thread, and what it starts; nothing where nothing is offered.
 
     Args:
         may_write: Whether files may be changed as before. Where not, /dev/null still takes what is written.

@@ -10,23 +10,27 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-NEEDED = frozenset(
-    # Where programs, files and the time of day are found.
-    "PATH HOME USER LOGNAME LANG LANGUAGE TZ TZDIR TMPDIR TEMP TMP VIRTUAL_ENV"
-    " LD_LIBRARY_PATH LD_PRELOAD DYLD_LIBRARY_PATH DYLD_FALLBACK_LIBRARY_PATH GLIBC_TUNABLES"
-    # How Python runs. Not all that begins so, because anybody may name a secret PYTHON_SOMETHING.
-    " PYTHONCOERCECLOCALE PYTHONDEVMODE PYTHONDONTWRITEBYTECODE PYTHONFAULTHANDLER PYTHONHASHSEED PYTHONHOME"
+# Where programs, libraries, files and the time of day are found.
+PLACES = (
+    "PATH HOME USER LOGNAME LANG LANGUAGE TZ TZDIR TMPDIR TEMP TMP VIRTUAL_ENV GLIBC_TUNABLES"
+    " LD_LIBRARY_PATH LD_PRELOAD DYLD_LIBRARY_PATH DYLD_FALLBACK_LIBRARY_PATH"
+)
+# How Python runs. Not all that begins so, because anybody may name a secret PYTHON_SOMETHING.
+PYTHON = (
+    "PYTHONCOERCECLOCALE PYTHONDEVMODE PYTHONDONTWRITEBYTECODE PYTHONFAULTHANDLER PYTHONHASHSEED PYTHONHOME"
     " PYTHONINTMAXSTRDIGITS PYTHONIOENCODING PYTHONMALLOC PYTHONNOUSERSITE PYTHONOPTIMIZE PYTHONPATH"
     " PYTHONPLATLIBDIR PYTHONPYCACHEPREFIX PYTHONSAFEPATH PYTHONTRACEMALLOC PYTHONUNBUFFERED PYTHONUSERBASE"
     " PYTHONUTF8 PYTHONWARNINGS"
-    # What libraries compute with; it may change a score.
-    " NUMEXPR_MAX_THREADS VECLIB_MAXIMUM_THREADS POLARS_MAX_THREADS POLARS_SKIP_CPU_CHECK"
-    " NPY_DISABLE_CPU_FEATURES CUDA_DEVICE_ORDER CUDA_VISIBLE_DEVICES"
-    # What libraries are not to tell anybody, and not to fetch.
-    " DO_NOT_TRACK MLFLOW_DISABLE_TELEMETRY HF_HUB_DISABLE_TELEMETRY HF_HUB_OFFLINE"
-    # By which the harness's own tests see what they cover in child processes.
-    " COVERAGE_PROCESS_CONFIG COVERAGE_PROCESS_START".split()
 )
+# What libraries compute with, which may change a score; what they are not to tell anybody, and not to fetch.
+LIBRARIES = (
+    "NUMEXPR_MAX_THREADS VECLIB_MAXIMUM_THREADS POLARS_MAX_THREADS POLARS_SKIP_CPU_CHECK"
+    " NPY_DISABLE_CPU_FEATURES CUDA_DEVICE_ORDER CUDA_VISIBLE_DEVICES"
+    " DO_NOT_TRACK MLFLOW_DISABLE_TELEMETRY HF_HUB_DISABLE_TELEMETRY HF_HUB_OFFLINE"
+)
+# By which the harness's own tests see what they cover in child processes.
+COVERAGE = "COVERAGE_PROCESS_CONFIG COVERAGE_PROCESS_START"
+NEEDED = frozenset(f"{PLACES} {PYTHON} {LIBRARIES} {COVERAGE}".split())
 NEEDED_LIKE = re.compile(r"LC_[A-Z]+|[A-Z]+_NUM_THREADS|(OMP|GOMP|KMP|MKL|OPENBLAS|MALLOC)_[A-Z0-9_]+")
 
 
@@ -37,9 +41,7 @@ def handed_on(named: Iterable[str] = ()) -> dict[str, str]:
         named: Names of further variables; whatever is in them, the model's code can read.
     """
     let = NEEDED.union(named)
-    return {
-        name: value for name, value in os.environ.items() if name in let or NEEDED_LIKE.fullmatch(name)
-    }
+    return {name: value for name, value in os.environ.items() if name in let or NEEDED_LIKE.fullmatch(name)}
 
 
 @contextmanager

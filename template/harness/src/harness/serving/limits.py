@@ -11,12 +11,12 @@ from harness.serving.confined import confine
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one process. What the service itself is, the process may neither read nor end, whatever they are.
+    """Limits of one process. Whatever they are, it may neither read the service's memory nor end the service.
 
     Attributes:
         memory_bytes: Bytes of address space, what it shares with others included; None for no limit.
-        may_write: Whether it may change files: write, make, shorten, delete. Without the right that is an OSError;
-            connections work.
+        may_write: Whether it may change files: write, make, shorten, delete. Without the right that is an
+            OSError; connections work.
         nice: How far it stands back behind other processes for the processor, 0 to 19.
     """
 
