@@ -208,6 +208,14 @@ MUTANTS = (
         "ctrl_c and SIGINT",
     ),
     Mutant(
+        "a library's own handler of Ctrl-C is left in place",
+        FORKSERVER,
+        "        ignore()  # Polars",
+        "        pass  # Polars",
+        ENDS,
+        "libraries_installed",
+    ),
+    Mutant(
         "nobody waits for the dead",
         FORKSERVER,
         "            if os.waitpid(child, os.WNOHANG)[0]:",

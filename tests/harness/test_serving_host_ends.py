@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,7 +19,7 @@ import psutil
 import pytest
 
 from harness.serving import processes
-from harness.serving.forkserver import COMMAND, FORK
+from harness.serving.forkserver import COMMAND, FORK, IGNORED
 from harness.serving.host import Busy, ModelDied
 from harness.serving.packaged import Surroundings
 from hosting import SERVING, SPIN, gone
@@ -183,6 +185,19 @@ def test_ctrl_c_reaches_every_process_and_leaves_none(
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only /proc says what is ignored")
+def test_what_ends_a_service_is_ignored_whatever_handlers_libraries_installed(
+    tiny: Any, host: Any, record: Any
+) -> None:
+    digest = tiny.package().digest
+    asking = host()
+    asking.score(digest, record)
+    pid = asking.pids()[digest]
+    for each in (pid, psutil.Process(pid).ppid()):
+        (said,) = re.findall(r"SigIgn:\s+(\w+)", Path(f"/proc/{each}/status").read_text())
+        assert {number for number in IGNORED if not int(said, 16) >> (number - 1) & 1} == set()
 
 
 def test_models_of_equal_needs_share_a_server(tiny: Any, host: Any) -> None:

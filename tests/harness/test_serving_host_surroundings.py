@@ -165,7 +165,9 @@ def test_limits_hold_for_the_models_process_alone(tiny: Any, host: Any, record: 
     digest = tiny.package().digest
     limited = host(limits=Limits(memory_bytes=3 << 30, may_write=False, nice=7))
     assert limited.state(digest) == "loaded"
-    assert psutil.Process(limited.pids()[digest]).nice() == psutil.Process().nice() + 7
+    process = psutil.Process(limited.pids()[digest])
+    assert process.nice() == psutil.Process().nice() + 7
+    assert process.rlimit(psutil.RLIMIT_FSIZE) == (0, 0)  # all that there is where the kernel has no more
     assert limited.score(digest, record).score == pytest.approx(0.8)
     tiny.model_does(digest, f"Path({str(tiny.root / 'written')!r}).write_text('x')")
     with pytest.raises(ModelFailed, match=r"PermissionError|OSError"):
