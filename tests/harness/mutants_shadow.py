@@ -221,4 +221,28 @@ MUTANTS = (
         SERVING,
         "started_anew",
     ),
+    Mutant(
+        "a model in shadow shares its server with models that decide",
+        "serving/server.py",
+        "        beside=True,\n",
+        "",
+        "test_serving_host_ends.py",
+        "takes_its_server_along",
+    ),
+    Mutant(
+        "a server does not ask whether its models run beside",
+        "serving/host.py",
+        ", beside=terms.beside)",
+        ")",
+        "test_serving_host_ends.py",
+        "takes_its_server_along",
+    ),
+    Mutant(
+        "nobody says that a kernel cannot keep a model in shadow from files",
+        "serving/server.py",
+        "    if lacking():\n",
+        "    if False:\n",
+        "test_serving_confined.py",
+        "offers_nothing",
+    ),
 )

@@ -278,7 +278,7 @@ def test_half_an_answer_is_waited_for_no_longer_than_the_budget(
     wait(lambda: answers(asking, digest, record))
 
 
-def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next_ones(tiny: Any) -> None:
+def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next_ones(tiny: Any, wait: Wait) -> None:
     digest = tiny.offered()
     deciding = tiny.service()
     first = deciding.host.pids()[digest]
@@ -290,7 +290,7 @@ def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next_ones(tiny: An
     file = tiny.root / "var" / "told" / digest / "predict.py"
     file.write_text("import threading\n" + file.read_text())
     assert deciding.decide(tiny.parsed()).score == 0.9
-    time.sleep(0.6)
+    wait(lambda: not deciding.host._known[digest]._process.idle)
     tiny.model_does(digest, None)
     assert deciding.decide(tiny.parsed()).score == pytest.approx(0.8)
     assert deciding.host.pids()[digest] != first

@@ -2,46 +2,67 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 
+import polars as pl
 import psutil
 import pytest
 
+from harness.errors import CheckFailed, PilotError
+from harness.pipeline import layout
 from harness.serving import packaged
 from harness.serving.host import Limits, ModelFailed
+from harness.serving.proof import prove
 from hosting import SERVING, answers, gone
 
 Wait = Callable[..., Any]
 
 
-def test_the_models_process_has_no_secret_in_its_environment(tiny: Any, python: Any, wait: Wait) -> None:
+def test_the_models_process_has_nothing_in_its_environment_that_was_not_let_through(
+    tiny: Any, python: Any, wait: Wait
+) -> None:
     digest = tiny.offered()
     tiny.model_does(
         digest,
         f"Path({str(tiny.root / 'seen')!r}).write_text(repr(dict(os.environ))); return np.array([0.9])",
     )
-    secret = {
+    held_back = {
         "PILOT_DOWNSTREAM__SECRET": "w" * 32,
         "AWS_SECRET_ACCESS_KEY": "w-1",
-        "GH_TOKEN": "w-2",
-        "X_PASSWORD": "w-3",
-        "PGPASSWORD": "w-4",
-        "DATABASE": "postgresql://somebody:w-5@db/x",
+        "DATABASE": "postgresql://somebody:w-2@db/x",
+        "ERP_DSN": "w-3",
+        "DB_PASS": "w-4",
+        "SLACK_WEBHOOK_URL": "https://example.org/w-5",
+        "LICENSE": "w-6",
+        "PYTHON_KEYRING": "w-7",
+        "POLARS_CLOUD_ACCESS": "w-8",
+        "OTHERS_OMP_NUM_THREADS_": "w-9",
     }
+    let_through = {"OMP_NUM_THREADS": "1", "LC_TIME": "C", "TZ": "UTC", "PYTHONHASHSEED": "7"}
+    named = {"REGION": "north", "RATES_LICENSE": "named, and so told"}
     process = python(
-        SERVING + "print(service.host.pids()); sys.stdin.read()", tiny.root, **secret, HARMLESS="seen"
+        SERVING + "print(service.host.pids()); sys.stdin.read()",
+        tiny.root,
+        **held_back,
+        **let_through,
+        **named,
+        PILOT_SERVING__MODEL_ENVIRONMENT='["REGION", "RATES_LICENSE", "NOT_SET"]',
     )
     said = process.stdout.readline()
     (pid,) = eval(said).values()
     hosted = psutil.Process(pid)
     for each in (hosted, hosted.parent()):
         environment = each.environ()
-        assert environment["HARMLESS"] == "seen"
-        assert not set(secret) & set(environment)
+        assert not set(held_back) & set(environment)
         assert "w-" not in repr(environment)
+        assert {**let_through, **named}.items() <= environment.items()
+        assert not {name for name in environment if name.upper().startswith("PILOT_")}
     assert "w-" not in (tiny.root / "seen").read_text()
-    assert "HARMLESS" in (tiny.root / "seen").read_text()
+    assert "named, and so told" in (tiny.root / "seen").read_text()
     # And neither is there anything open that is not the model's: no store, no listener.
     assert hosted.open_files() == []
     assert hosted.net_connections() == []
@@ -49,6 +70,30 @@ def test_the_models_process_has_no_secret_in_its_environment(tiny: Any, python: 
     server = hosted.parent()
     process.kill()
     wait(lambda: gone(pid) and gone(server.pid))
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("PILOT_REMOTE__TOKEN", "is the harness's own"),
+        ("pilot_remote__token", "is the harness's own"),
+        ("NOT A NAME", "is no name of an environment variable"),
+        ("A=1", "is no name of an environment variable"),
+        ("*", "is no name of an environment variable"),
+        ("", "is no name of an environment variable"),
+    ],
+)
+def test_what_may_not_be_named_for_the_models_environment(tiny: Any, name: str, what: str) -> None:
+    tiny.toml.write_text(tiny.toml.read_text() + f"model_environment = [{name!r}]\n")
+    with pytest.raises(PilotError, match=what):
+        tiny.settings()
+
+
+def test_models_that_may_read_different_variables_share_no_server(tiny: Any, host: Any) -> None:
+    digest = tiny.package().digest
+    one, other = host(variables=["REGION"]), host()
+    assert (one.state(digest), other.state(digest)) == ("loaded", "loaded")
+    assert len({psutil.Process(each.pids()[digest]).ppid() for each in (one, other)}) == 2
 
 
 def test_a_library_finds_no_training_stack_that_the_package_does_not_name(
@@ -120,10 +165,12 @@ def test_limits_hold_for_the_models_process_alone(tiny: Any, host: Any, record: 
     digest = tiny.package().digest
     limited = host(limits=Limits(memory_bytes=3 << 30, may_write=False, nice=7))
     assert limited.state(digest) == "loaded"
-    assert psutil.Process(limited.pids()[digest]).nice() == psutil.Process().nice() + 7
+    process = psutil.Process(limited.pids()[digest])
+    assert process.nice() == psutil.Process().nice() + 7
+    assert process.rlimit(psutil.RLIMIT_FSIZE) == (0, 0)  # all that there is where the kernel has no more
     assert limited.score(digest, record).score == pytest.approx(0.8)
     tiny.model_does(digest, f"Path({str(tiny.root / 'written')!r}).write_text('x')")
-    with pytest.raises(ModelFailed, match="OSError"):
+    with pytest.raises(ModelFailed, match=r"PermissionError|OSError"):
         limited.score(digest, record)
     tiny.model_does(digest, "np.ones((4 << 30) // 8)")
     with pytest.raises(ModelFailed, match="MemoryError"):
@@ -153,3 +200,35 @@ def test_what_python_gets_wrong_when_two_threads_parse_is_tried_again(
     monkeypatch.setattr(packaged.ast, "parse", parse)
     at_once, any_time = packaged._read(b"import alpha\n\ndef later():\n    import beta\n")
     assert (at_once, any_time) == ({"alpha"}, {"alpha", "beta"})
+
+
+def test_a_fork_while_a_package_is_read_can_read_one_itself(
+    in_child: Callable[[Callable[[], Any]], Any],
+) -> None:
+    def read() -> bool:
+        signal.alarm(20)  # it would wait for ever
+        return "alpha" in packaged._read(b"import alpha\n# in a fork")[0]
+
+    with packaged._parsing:
+        assert in_child(read)
+
+
+def test_the_proof_sees_no_more_of_the_environment_than_a_service(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = tiny.package()
+    record = {**tiny.record, "measured_on": date(2026, 3, 1)}
+    tiny.settings().path(layout.TEST).parent.mkdir(parents=True, exist_ok=True)
+    pl.DataFrame([record]).write_parquet(tiny.settings().path(layout.TEST_RECORDS))
+    features = {"dryness": [0.8], "depth": [20.0]}
+    keys = {layout.KEY: ["r-1"], layout.LABEL: [1], layout.TIME: [date(2026, 3, 1)]}
+    pl.DataFrame({**features, **keys}).write_parquet(tiny.settings().path(layout.TEST))
+    monkeypatch.setenv("WEIGHT", "1.0")
+    tiny.model_does(manifest.digest, "return features['dryness'].to_numpy() * float(os.environ['WEIGHT'])")
+    with pytest.raises(CheckFailed, match="KeyError: 'WEIGHT'"):
+        prove(tiny.settings(), manifest)
+    monkeypatch.setenv("PILOT_SERVING__MODEL_ENVIRONMENT", '["WEIGHT"]')
+    settings = tiny.settings()
+    before = dict(os.environ)
+    prove(settings, manifest)
+    assert dict(os.environ) == before

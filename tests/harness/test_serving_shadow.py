@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -370,15 +371,18 @@ def test_a_service_that_is_told_to_end_does_so_while_the_model_beside_hangs(
 
     beside = Beside(tiny, monkeypatch).start()
     file = tiny.root / "src" / "dryfield" / "model.py"
-    begun = tiny.root / "begun"
-    hang = f"    import time; open({str(begun)!r}, 'w').close(); time.sleep(600)\n"
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.settimeout(60)
+    connect = f"socket.create_connection({listening.getsockname()!r})"
+    hang = f"    import socket, time; begun = {connect}; time.sleep(600)\n"
     file.write_text(file.read_text().replace(SCORES, hang + SCORES))
     beside.challenger = tiny.package(weight=0.5).digest
     beside.put(stage="sandbox")
     running = served(PILOT_SERVING__SHADOW_BUDGET_MS="60000")
     with httpx.Client(base_url=running.url, trust_env=False, timeout=30) as asking:
         assert asking.post("/decide", json=tiny.record).json()["served_by"] == "model"
-    wait(begun.exists)
+    with listening, listening.accept()[0]:  # it has begun
+        pass
     running.process.send_signal(signal.SIGTERM)
     running.process.wait(timeout=30)  # and not the minute that the model beside is allowed
 

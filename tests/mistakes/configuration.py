@@ -46,6 +46,12 @@ MISTAKES = (
         edited("pilot.toml", "port = 8080", "port = 8080\nbreaker_failures = 0"),
     ),
     Mistake(
+        "the harness's own secret is named for the model",
+        STATUS,
+        ("'model_environment': no model reads PILOT_REMOTE__TOKEN, which is the harness's own",),
+        edited("pilot.toml", "port = 8080", 'port = 8080\nmodel_environment = ["PILOT_REMOTE__TOKEN"]'),
+    ),
+    Mistake(
         "a database gets a folder's key",
         STATUS,
         ("[sources.erp]: a source of kind \"postgres\" has no 'path'", 'write kind = "csv"'),

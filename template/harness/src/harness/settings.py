@@ -113,6 +113,8 @@ class Serving(Section):
         breaker_window_s: Seconds within which these failures count.
         breaker_retry_s: Seconds after which one request tries the model again; a model that needs longer to
             start is given twice that time.
+        model_environment: Names of environment variables that a model's process has beside those that Python
+            and libraries need. The model's code can read whatever is in them, a secret too.
         routes_budget_ms: Milliseconds that a caller waits for a route of the team's own.
         shadow_queue: How many decisions may wait for the model in shadow; what finds no place is dropped.
         shadow_budget_ms: Milliseconds after which that model's answer counts as too slow.
@@ -132,12 +134,23 @@ class Serving(Section):
     breaker_failures: int = Field(default=5, ge=1, le=10_000)
     breaker_window_s: float = Field(default=10, gt=0, le=3_600)
     breaker_retry_s: float = Field(default=5, gt=0, le=3_600)
+    model_environment: tuple[str, ...] = ()
     routes_budget_ms: int = Field(default=10_000, ge=1, le=300_000)
     shadow_queue: int = Field(default=256, ge=1, le=100_000)
     shadow_budget_ms: int = Field(default=1_000, ge=1, le=60_000)
     shadow_memory_mb: int = Field(default=4_096, ge=256, le=1_048_576)
     models: Path = Path("var/models")
     open_in_sandbox: bool = True
+
+    @field_validator("model_environment")
+    @classmethod
+    def _names_of_variables(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise ValueError(f"{name!r} is no name of an environment variable")
+            if name.upper().startswith("PILOT_"):
+                raise ValueError(f"no model reads {name}, which is the harness's own; choose another name")
+        return names
 
 
 class Store(Section):

@@ -42,18 +42,24 @@ def main(control: int, parent: int) -> None:
         control: The descriptor of the connection to the service.
         parent: The service's process id.
     """
-    for number in IGNORED:
-        signal.signal(number, signal.SIG_IGN)
+    ignore()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)  # they were held up meanwhile
     connection = socket.socket(fileno=control)
     try:
         wanted = receive(connection, None)
         connection.settimeout(None)
         prepare(wanted["modules"], hidden=wanted["hidden"], blocked=wanted["blocked"])
+        ignore()  # Polars, for one, puts a handler of its own in place
         _Server(connection, parent).run()
-    except (Ended, Malformed):
+    except (Ended, Malformed, ConnectionError):  # the service is gone, perhaps before it read an answer
         pass
     os._exit(0)
+
+
+def ignore() -> None:
+    """Leave the end to the end of the service."""
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def prepare(modules: Sequence[str], *, hidden: Sequence[str], blocked: Sequence[str]) -> None:

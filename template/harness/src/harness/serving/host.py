@@ -12,10 +12,10 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Waited
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -55,6 +55,7 @@ LOAD_AGAIN_AFTER_S = 10.0
 # A champion, a challenger, and the one before: a change of the state must not wait for a start.
 MOST_MODELS = 3
 LOADING = "it is being loaded"
+ENDING = "it is being ended"
 # A process's first call makes Polars and the model's library start their threads. Were it ended for that, a
 # model with a budget of milliseconds would never get beyond it. Its caller waits no longer than any other.
 FIRST_CALL_S = 1.0
@@ -68,6 +69,8 @@ class _Terms:
     budget_s: float
     limits: Limits
     rule: Rule
+    variables: tuple[str, ...]
+    beside: bool
 
 
 class ModelHost:
@@ -82,6 +85,8 @@ class ModelHost:
         budget_s: Seconds that a caller waits, and that a call may take.
         limits: What each process may take.
         breaker: When a model that fails is left alone.
+        variables: Names of variables of this process's environment that the models may read.
+        beside: Whether the models run beside decisions, and so apart from those that decide.
     """
 
     def __init__(
@@ -93,8 +98,12 @@ class ModelHost:
         budget_s: float,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         breaker: Rule = Rule(),  # noqa: B008 - frozen
+        variables: Sequence[str] = (),
+        beside: bool = False,
     ) -> None:
-        self._terms = _Terms(models, reasons, in_flight, budget_s, limits, breaker)
+        self._terms = _Terms(
+            models, reasons, in_flight, budget_s, limits, breaker, tuple(sorted(set(variables))), beside
+        )
         self.start_anew()
         _hosts.add(self)
 
@@ -239,15 +248,19 @@ class _Model:
             self._places.release()
 
     def state(self, wait_s: float) -> str:
-        if self._process is None and (self._failed is None or _again(self._failed)):
+        if self._closed or (self._process is None and (self._failed is None or _again(self._failed))):
             call = _Call(None)
             self._calls.put(call)
+            if self._closed and call.future.cancel():  # it may have come too late for anybody to answer
+                return ENDING
             try:
                 call.future.result(wait_s)
             except Waited:
                 return LOADING
             except PilotError as error:
                 return str(error)
+            except Busy:
+                return ENDING
         failed = self._failed
         if failed is not None:
             return str(failed[1])
@@ -264,6 +277,8 @@ class _Model:
         self._try_to_start()
         while (call := self._calls.get()) is not None:
             try:
+                if self._closed:  # what still waits is not worth a process
+                    raise Busy
                 if call.record is not None:
                     # It may have waited behind those that opened it.
                     self._breaker.check(call.ticket)
@@ -352,12 +367,13 @@ class _Model:
         return process
 
     def _in(self, wanted: Surroundings) -> ModelProcess:
+        terms = self._terms
         return ModelProcess(
-            process_server(wanted),
-            models=self._terms.models,
+            process_server(replace(wanted, variables=terms.variables, beside=terms.beside)),
+            models=terms.models,
             digest=self._digest,
-            reasons=self._terms.reasons,
-            limits=self._terms.limits,
+            reasons=terms.reasons,
+            limits=terms.limits,
         )
 
 

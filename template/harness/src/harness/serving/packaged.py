@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -30,11 +31,15 @@ class Surroundings:
         modules: What is imported, in this order.
         hidden: What is not to be found meanwhile.
         blocked: What is not to be found by the model's code either.
+        variables: What they have of the service's environment beside what every model's process has.
+        beside: Whether they run beside decisions. Those that decide share nothing with them that may fail.
     """
 
     modules: tuple[str, ...]
     hidden: tuple[str, ...]
     blocked: tuple[str, ...]
+    variables: tuple[str, ...] = ()
+    beside: bool = False
 
 
 def surroundings(folder: Path, manifest: Manifest, *, block: bool = True) -> Surroundings:
@@ -84,6 +89,14 @@ def _imported(file: Path, digest: str) -> tuple[frozenset[str], frozenset[str]]:
 
 
 _parsing = threading.Lock()
+
+
+def _forked() -> None:
+    global _parsing
+    _parsing = threading.Lock()  # somebody may have held it
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 @functools.lru_cache(maxsize=256)  # a process that is started again imports what the one before did

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import re
 import select
 import signal
 import socket
@@ -26,6 +25,7 @@ from typing import Any
 from harness.errors import PilotError
 from harness.pilot import Amount, Choice, Reason
 from harness.serving.calls import TooSlow
+from harness.serving.environment import handed_on
 from harness.serving.forkserver import ANSWER, COMMAND, FORK, IGNORED, KILL
 from harness.serving.limits import Limits
 from harness.serving.logs import Elsewhere
@@ -33,10 +33,6 @@ from harness.serving.packaged import Surroundings
 from harness.serving.scored import Scored, ScoreInvalid
 from harness.serving.wire import Ended, Late, Malformed, encode, receive, send
 
-SECRET = re.compile(
-    r"^PILOT_|(^|_)(TOKEN|SECRET|KEY|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)$|^PGPASSWORD$", re.I
-)
-WITH_PASSWORD = re.compile(r"://[^/\s@]*:[^/\s@]*@")
 # The harness is to be found where this process found it, however that came about.
 START = """import sys
 sys.path[:] = sys.argv[3:]
@@ -68,15 +64,6 @@ class InvalidElsewhere(Elsewhere, ScoreInvalid):
     """The model's process says that the score is not valid."""
 
 
-def environment() -> dict[str, str]:
-    """This process's environment without what a model has no business with."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not SECRET.search(name) and not WITH_PASSWORD.search(value)
-    }
-
-
 class ProcessServer:
     """A running harness.serving.forkserver.
 
@@ -92,7 +79,7 @@ class ProcessServer:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
         try:
             self._process = subprocess.Popen(
-                command, env=environment(), stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+                command, env=handed_on(wanted.variables), stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
             )
         except OSError as error:
             self._control.close()

@@ -14,6 +14,7 @@ from harness import pilot
 from harness.errors import CheckFailed
 from harness.pipeline import frames, layout
 from harness.pipeline.manifest import MODEL, Manifest
+from harness.serving.environment import as_handed_on
 from harness.serving.scorer import load_scorer
 from harness.settings import Settings
 
@@ -24,10 +25,17 @@ TOLERANCE = 1e-9
 def prove(settings: Settings, manifest: Manifest) -> None:
     """Score test records as serving does and compare with the scores in bulk.
 
+    The packaged code sees no more of the environment than in a service.
+
     Raises:
         PilotError: The package cannot be loaded.
         CheckFailed: A score differs, or a record cannot be scored.
     """
+    with as_handed_on(settings.serving.model_environment):
+        _prove(settings, manifest)
+
+
+def _prove(settings: Settings, manifest: Manifest) -> None:
     models = settings.path(settings.serving.models)
     scorer = load_scorer(models, manifest.digest, settings.serving.reasons)
     contract = pilot.load_contract(settings.pilot.package)

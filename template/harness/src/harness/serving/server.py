@@ -16,6 +16,7 @@ from harness.pilot import Contract
 from harness.serving.access import Access
 from harness.serving.address import loopback
 from harness.serving.breaker import Rule
+from harness.serving.confined import lacking
 from harness.serving.host import ModelHost
 from harness.serving.limits import Limits
 from harness.serving.processes import LOAD_WITHIN_S
@@ -61,6 +62,7 @@ def build_service(settings: Settings, *, host: str | None = None) -> Service:
             window_s=settings.serving.breaker_window_s,
             retry_s=settings.serving.breaker_retry_s,
         ),
+        variables=settings.serving.model_environment,
         shadow=shadowing(settings, contract, control, store),
     )
 
@@ -79,12 +81,16 @@ def shadowing(settings: Settings, contract: Contract, control: Control, store: D
 
 def shadow_host(settings: Settings) -> ModelHost:
     """Where models run beside: no right to write, bounded memory, and behind all others for the processor."""
+    if lacking():
+        logging.getLogger("harness.serving").warning("%s", lacking())
     return ModelHost(
         settings.path(settings.serving.models),
         reasons=0,
         in_flight=1,
         budget_s=settings.serving.shadow_budget_ms / 1000,
         limits=Limits(memory_bytes=settings.serving.shadow_memory_mb * 1024**2, may_write=False, nice=10),
+        variables=settings.serving.model_environment,
+        beside=True,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,7 @@ class Service:
         in_flight: int,
         budget_s: float,
         breaker: Rule = Rule(),  # noqa: B008 - frozen
+        variables: Sequence[str] = (),
         shadow: Shadow,
     ) -> None:
         self.contract = contract
@@ -77,7 +78,12 @@ class Service:
         self._fallback = fallback
         self._shadow = shadow
         self.host = ModelHost(
-            models, reasons=reasons, in_flight=in_flight, budget_s=budget_s, breaker=breaker
+            models,
+            reasons=reasons,
+            in_flight=in_flight,
+            budget_s=budget_s,
+            breaker=breaker,
+            variables=variables,
         )
         # A service that starts without a readable state is held to the loopback, as the sandbox is.
         self._last_known_stage = "sandbox"
