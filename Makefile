@@ -10,6 +10,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_PYTHON_DOWNLOADS := never
 # As pip does: trust the certificates of this machine, so that a company's proxy works.
 export UV_SYSTEM_CERTS ?= true
+# Before 3.11.8, two threads that show where in a line an error is break each other (python/cpython#106905): a service's
+# thread that logs, and pytest. Without columns nothing is shown.
+export PYTHONNODEBUGRANGES := 1
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
 # `make setup PYTHON=/path/to/python3.12` takes another interpreter than the first usable one.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable
 from datetime import date
 from typing import Any
@@ -14,8 +13,8 @@ import pytest
 
 from harness.errors import CheckFailed, PilotError
 from harness.pipeline import layout
-from harness.serving import packaged
 from harness.serving.host import Limits, ModelFailed
+from harness.serving.imported import imports
 from harness.serving.proof import prove
 from hosting import SERVING, answers, gone
 
@@ -185,32 +184,64 @@ def test_limits_that_cannot_be_set_are_told(tiny: Any, host: Any) -> None:
     assert "the limits of the model's process cannot be set" in state
 
 
-def test_what_python_gets_wrong_when_two_threads_parse_is_tried_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """python/cpython#106905, which 3.11.8 and 3.12.1 have mended."""
-    left = [SystemError("AST constructor recursion depth mismatch (before=33, after=197)")] * 2
-    whole = packaged.ast.parse
+IMPORTING = b"""
+from __future__ import annotations
+import alpha, beta.gamma as short
+from delta import first, second
+from . import beside
+from .nearby import something
+import typing
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    import for_checkers
+    if short:
+        import for_checkers_too
+else:
+    import in_their_place
+if typing.TYPE_CHECKING and alpha:
+    from for_checkers_again import each
+if not TYPE_CHECKING:
+    import at_run_time
+try:
+    import perhaps
+except ImportError:
+    perhaps = None
+class Model:
+    import in_a_class
+    def load(self):
+        import in_a_method
+        if TYPE_CHECKING:
+            import for_checkers_in_a_method
+async def later():
+    from far.away import something
+    def deeper():
+        import deeper_still
+"""
 
-    def parse(content: bytes) -> object:
-        if left:
-            raise left.pop()
-        return whole(content)
 
-    monkeypatch.setattr(packaged.ast, "parse", parse)
-    at_once, any_time = packaged._read(b"import alpha\n\ndef later():\n    import beta\n")
-    assert (at_once, any_time) == ({"alpha"}, {"alpha", "beta"})
+def test_what_a_file_imports_at_once_and_at_any_time() -> None:
+    at_once = imports(IMPORTING, functions=False)
+    assert at_once == {
+        *("__future__", "alpha", "beta.gamma", "delta", "typing"),
+        *("in_their_place", "at_run_time", "perhaps", "in_a_class"),
+    }
+    assert imports(IMPORTING, functions=True) - at_once == {"in_a_method", "far.away", "deeper_still"}
 
 
-def test_a_fork_while_a_package_is_read_can_read_one_itself(
-    in_child: Callable[[Callable[[], Any]], Any],
-) -> None:
-    def read() -> bool:
-        signal.alarm(20)  # it would wait for ever
-        return "alpha" in packaged._read(b"import alpha\n# in a fork")[0]
+@pytest.mark.parametrize("content", [b"import (", b"\0", b"x = " + b"(" * 5_000])
+def test_what_is_no_python_is_an_error_and_no_import(content: bytes) -> None:
+    with pytest.raises((SyntaxError, ValueError, RecursionError, MemoryError)):
+        imports(content, functions=True)
 
-    with packaged._parsing:
-        assert in_child(read)
+
+def test_no_tree_is_made_that_another_thread_could_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    """python/cpython#106905: it took a service's thread and whoever else parsed just then."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise SystemError("AST constructor recursion depth mismatch (before=33, after=197)")
+
+    monkeypatch.setattr("ast.parse", broken)
+    assert imports(b"import alpha", functions=False) == {"alpha"}
 
 
 def test_the_proof_sees_no_more_of_the_environment_than_a_service(

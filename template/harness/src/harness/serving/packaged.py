@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 import hashlib
-import os
-import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import PilotError
 from harness.pipeline.manifest import CODE, Manifest
+from harness.serving.imported import imports
 
 # What features and scores are computed with, whatever the team's code imports.
 ALWAYS = ("harness.serving.hosted", "narwhals", "numpy", "polars")
 # Modelling libraries import these where they find them, for interfaces that a service never calls: LightGBM
 # takes 1.7 to 2.6 s to import with them and 0.4 s without.
 COMPANIONS = ("pandas", "sklearn")
-PARSE_AGAIN = 5
-PARSE_AGAIN_AFTER_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -83,50 +78,11 @@ def _imported(file: Path, digest: str) -> tuple[frozenset[str], frozenset[str]]:
         what = "a file of the packaged model is changed"
     except OSError as error:
         what = f"a file of the packaged model cannot be read: {error.strerror}"
-    except (SyntaxError, ValueError, RecursionError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         what = "a file of the packaged model is not valid Python"
     raise PilotError(what, where=str(file), mend="Run `pilot run` to package the model again.")
 
 
-_parsing = threading.Lock()
-
-
-def _forked() -> None:
-    global _parsing
-    _parsing = threading.Lock()  # somebody may have held it
-
-
-os.register_at_fork(after_in_child=_forked)
-
-
 @functools.lru_cache(maxsize=256)  # a process that is started again imports what the one before did
 def _read(content: bytes) -> tuple[frozenset[str], frozenset[str]]:
-    tree = _parsed(content)
-    return frozenset(_imports(tree, functions=False)), frozenset(_imports(tree, functions=True))
-
-
-def _parsed(content: bytes) -> ast.Module:
-    # Before 3.11.8 and 3.12.1, Python counts the depth of what two threads parse in one number, and fails at
-    # the end of either (python/cpython#106905). The lock holds for ours; another's is soon done.
-    with _parsing:
-        for _ in range(PARSE_AGAIN):
-            try:
-                return ast.parse(content)
-            except SystemError:
-                time.sleep(PARSE_AGAIN_AFTER_S)
-        return ast.parse(content)
-
-
-def _imports(node: ast.AST, *, functions: bool) -> set[str]:
-    found: set[str] = set()
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Import):
-            found |= {alias.name for alias in child.names}
-        elif isinstance(child, ast.ImportFrom) and child.level == 0 and child.module:
-            found.add(child.module)
-        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            for other in child.orelse:
-                found |= _imports(ast.Module([other], []), functions=functions)
-        elif functions or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            found |= _imports(child, functions=functions)
-    return found
+    return imports(content, functions=False), imports(content, functions=True)
