@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from harness.control import SENTINEL, Control, Slot, kill, read_audit, read_state
-from harness.control.audit import AUDIT
+from harness.control import SENTINEL, Control, Slot, kill, read_audit, read_state, roll_back
+from harness.control.audit import AUDIT, END, _hash, append
 from harness.errors import PilotError
 from harness.governance import read
 from harness.governance.rollout import Rollout
@@ -140,13 +140,11 @@ def test_26_a_store_that_does_not_answer_is_inconclusive_and_changes_nothing(
 @pytest.mark.parametrize(
     ("do", "says"),
     [
-        (lambda t: (t.tiny.control / AUDIT).write_text("nonsense\n"), "is not JSON"),
-        (lambda t: (t.tiny.control / AUDIT).unlink(), "no line of the audit says it"),
         (lambda t: (t.tiny.root / "governance" / "rollout.yaml").unlink(), "rollout.yaml"),
         (lambda t: t.edit("measure: error_rate", "measure: errors"), "rollout.yaml guardrails.0"),
         (lambda t: (t.tiny.control / "state.json").write_text("{"), "cannot be trusted"),
     ],
-    ids=["damaged audit", "no audit", "no rollout.yaml", "wrong rollout.yaml", "damaged state"],
+    ids=["no rollout.yaml", "wrong rollout.yaml", "damaged state"],
 )
 def test_what_it_cannot_see_is_inconclusive(
     trialling: Trialling, do: Callable[[Trialling], Any], says: str
@@ -157,6 +155,123 @@ def test_what_it_cannot_see_is_inconclusive(
     seen = acted(trialling)
     assert (seen.verdict, seen.exit_code, seen.response) == ("inconclusive", 3, None)
     assert says in seen.blind[0]
+
+
+def half_a_line(trialling: Trialling) -> None:
+    with (trialling.tiny.control / AUDIT).open("a") as stream:
+        stream.write('{"at": "2026-03-0')
+
+
+def no_end(trialling: Trialling) -> None:
+    (trialling.tiny.control / AUDIT).unlink()
+    append(trialling.tiny.control, actor="x", action="approve", reason="shadow → early, x", revision=5)
+    (trialling.tiny.control / END).unlink()
+
+
+def no_file(trialling: Trialling) -> None:
+    (trialling.tiny.control / AUDIT).unlink()
+
+
+def times_that_go_back(trialling: Trialling) -> None:
+    trialling.audit(ago(70), "hold", "x", 5)
+
+
+def times_ahead(trialling: Trialling) -> None:
+    trialling.audit(ago(-2), "hold", "x", 5)
+
+
+def of_another_stage(trialling: Trialling) -> None:
+    trialling.audit(ago(1), "approve", "early → broad, model x: y", 5)
+
+
+def a_line_without_an_action(trialling: Trialling) -> None:
+    trialling.audit(ago(1), "hold", "x", 5)
+    line = {key: value for key, value in trialling.lines.pop().items() if key not in ("action", "sha256")}
+    trialling.lines.append({**line, "sha256": _hash(line)})
+    text = "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in trialling.lines)
+    (trialling.tiny.control / AUDIT).write_text(text, encoding="utf-8")
+
+
+BROKEN = (
+    half_a_line,
+    no_end,
+    no_file,
+    times_that_go_back,
+    times_ahead,
+    of_another_stage,
+    a_line_without_an_action,
+)
+
+
+@pytest.mark.parametrize("damage", BROKEN)
+def test_an_audit_that_cannot_be_read_does_not_blind_it_to_a_breach(
+    trialling: Trialling, damage: Callable[[Trialling], None]
+) -> None:
+    trialling.enter("early")
+    trialling.decide(3_000, failing=0.5)
+    damage(trialling)
+    seen = acted(trialling)
+    assert "errors" in {each.name for each in seen.breached}
+    assert (seen.exit_code, len(seen.blind)) == (1, 1)
+    assert "everything counts that this stage ever saw" in seen.blind[0]
+    assert seen.response is not None
+    assert seen.response.taken
+    state = read_state(trialling.tiny.control)
+    assert state is not None
+    assert (state.stage, state.latched) == ("shadow", True)
+    controller.tell(trialling.tiny.settings(), seen)
+    told = (trialling.tiny.root / "var" / "alerts" / "alerts.jsonl").read_text()
+    assert "errors breached" in told
+    assert "It acts on the rest." in told
+
+
+@pytest.mark.parametrize("damage", BROKEN)
+def test_an_audit_that_cannot_be_read_is_never_quiet(
+    trialling: Trialling, damage: Callable[[Trialling], None]
+) -> None:
+    trialling.enter("early")
+    trialling.decide(4_000, wrong=(0.03, 0.03))
+    damage(trialling)
+    seen = acted(trialling)
+    assert {each.verdict for each in seen.judged} == {"quiet"}
+    assert (seen.exit_code, seen.response, len(seen.blind)) == (3, None, 1)
+
+
+def test_no_guardrails_are_not_quiet() -> None:
+    assert controller.Look(NOW, "early").verdict == "inconclusive"
+
+
+def test_one_guardrail_that_cannot_be_asked_does_not_keep_the_others_from_a_breach(
+    trialling: Trialling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trialling.enter("early")
+    trialling.decide(3_000, failing=0.5)
+    (contract,) = trialling.tiny.root.glob("src/*/contract.py")
+    contract.write_text("a contract that is none\n")
+    for name in [name for name in sys.modules if name.split(".")[0] == contract.parent.name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(controller, "_silence", lambda _trial: 1 / 0)
+    seen = acted(trialling)
+    assert {each.name for each in seen.breached} == {"errors", "fallbacks"}
+    assert [each.verdict for each in seen.judged if each.name == "wrong-decisions"] == ["inconclusive"]
+    assert len(seen.blind) == 2
+    assert seen.response is not None
+    assert seen.response.taken
+
+
+@pytest.mark.parametrize("file", [AUDIT, END])
+def test_a_rollback_and_a_kill_stand_whatever_the_audit_says(trialling: Trialling, file: str) -> None:
+    """A digest that no encoding takes: the next line cannot follow from it."""
+    trialling.enter("early")
+    (trialling.tiny.control / file).write_text('{"lines": 9, "sha256": "\\ud800"}\n')
+    done = roll_back(trialling.tiny.control, reason="x")
+    assert (done.action, done.taken) == ("rollback", True)
+    assert "the line in audit.jsonl" in done.missing[0]
+    assert Control(trialling.tiny.control).permission("plot 1").arm == "fallback"
+    stopped = kill(trialling.tiny.control, reason="x")
+    assert stopped.state is not None
+    assert stopped.state.latched
+    assert "the line in audit.jsonl" in stopped.missing[0]
 
 
 def test_it_has_nothing_to_guard_where_no_model_decides_anything_real(trialling: Trialling) -> None:
@@ -375,8 +490,6 @@ def test_a_rollback_needs_a_reason(trialling: Trialling, pilot_here: Here) -> No
 
 
 def test_a_champion_that_gives_the_reason_is_stopped_too(trialling: Trialling) -> None:
-    from harness.control import roll_back
-
     trialling.enter("early", champion=OLD)
     state = roll_back(trialling.tiny.control, reason="x", of=OLD).state
     assert state is not None

@@ -10,7 +10,7 @@ import pytest
 
 from governed import Governed
 from harness.control import Slot, State, read_audit
-from harness.control.audit import append
+from harness.control.audit import AUDIT, append
 from harness.control.state import write_state
 from harness.pipeline import lineage, record
 from harness.readiness import examine
@@ -333,6 +333,16 @@ def test_32_audit_times_that_go_back_leave_it_open_how_long_a_stage_lasted(
 def test_32_an_audit_from_the_future_leaves_it_open(trialling: Trialling, pairs: Pairs) -> None:
     shadow(trialling)
     assert "do not grow up to now" in trialling.asked("early", ago(70))["trial.lasted"]
+
+
+def test_an_audit_that_cannot_be_read_keeps_every_gate_shut(trialling: Trialling, pairs: Pairs) -> None:
+    """The controller does without it, and a gate never."""
+    shadow(trialling)
+    with (trialling.tiny.control / AUDIT).open("a") as stream:
+        stream.write('{"at": "2026-03-0')
+    found = trialling.asked("early")
+    for check in ("trial.lasted", "trial.spanned", "trial.agreement", "trial.quiet"):
+        assert found[check].startswith("? since when the stage 'shadow' is in force")
 
 
 def state(stage: Any, rev: int) -> State:

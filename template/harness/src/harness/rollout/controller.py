@@ -11,10 +11,11 @@ from __future__ import annotations
 import fcntl
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,13 @@ from harness.governance.rollout import Leave, Rollout
 from harness.rollout.guardrails import VERDICTS, Judged, Verdict
 from harness.rollout.standing import Unclear
 from harness.rollout.statistics import evidence_above
-from harness.rollout.trial import Trial, on_trial
+from harness.rollout.trial import Trial, on_guard
 from harness.settings import Settings
 from harness.store.arms import ArmStore
 
 LOCK = Path("var", "run", "controller.lock")
 EXIT_CODES: dict[Verdict, int] = {"quiet": 0, "breached": 1, "inconclusive": 3}
+SHADOW_ERRORS = "shadow-errors"
 BLIND, DEAD = "rollout: blind", "rollout: no decisions"
 
 log = logging.getLogger("harness.rollout")
@@ -48,7 +50,7 @@ class Look:
         digest: The model that is guarded; empty where none is.
         judged: What each guardrail says.
         idle: Why there is nothing to guard; empty where there is something.
-        blind: Why it could not see, in one line each.
+        blind: What it could not see and why, in one line each. It still acts on what it does see.
         silence: How long nothing was decided, in words, where somebody is to be told.
         response: What was done; None where nothing was.
         failed: Why a rollback was not possible; the model may still decide then.
@@ -66,8 +68,8 @@ class Look:
 
     @property
     def verdict(self) -> Verdict:
-        """The gravest of all; quiet where there is nothing to guard."""
-        found = {each.verdict for each in self.judged}
+        """The gravest of all; what it cannot see is inconclusive. Quiet where there is nothing to guard."""
+        found = {each.verdict for each in self.judged} | ({"inconclusive"} if self.blind else set())
         return next((each for each in VERDICTS if each in found), "quiet" if self.idle else "inconclusive")
 
     @property
@@ -115,7 +117,7 @@ def look(settings: Settings, now: datetime) -> Look:
 
     Nothing that can go wrong while looking gets out of here: it is what the controller could not see.
     """
-    stage, digest = "unknown", ""
+    stage = "unknown"
     try:
         state = _state(settings)
         stage = state.stage if state else "unknown"
@@ -123,20 +125,21 @@ def look(settings: Settings, now: datetime) -> Look:
         if idle:
             return Look(now, stage, idle=idle)
         rollout = read(settings.path(BY_NAME["rollout"].path), Rollout)
-        trial = on_trial(settings, rollout, state, now)
+        trial, missing = on_guard(settings, rollout, state, now)
     except Unclear as error:
         return Look(now, stage, blind=(str(error),))
     except Exception as error:
         return Look(now, stage, blind=(_told(error, settings),))
+    blind, silence = list(missing), ""
     try:
-        digest = trial.digest
-        return Look(now, stage, digest, tuple(_judged(trial)), silence=_silence(trial))
-    except Unclear as error:
-        return Look(now, stage, digest, blind=(str(error),))
-    except Exception as error:
-        return Look(now, stage, digest, blind=(_told(error, settings),))
+        judged = tuple(_judged(trial, blind))
+        try:
+            silence = _silence(trial)
+        except Exception as error:
+            blind.append(_told(error, settings))
     finally:
         trial.close()
+    return Look(now, stage, trial.digest, judged, blind=tuple(dict.fromkeys(blind)), silence=silence)
 
 
 def act(settings: Settings, seen: Look) -> Look:
@@ -165,7 +168,8 @@ def tell(settings: Settings, seen: Look) -> Delivered:
     ]
     ended = [f"rollout {each.name} {model}" for each in seen.judged if each.verdict == "quiet"]
     if seen.blind:
-        told = f"{'; '.join(seen.blind)} Nobody guards the rollout meanwhile."
+        left = "It acts on the rest." if seen.judged else "Nobody guards the rollout meanwhile."
+        told = f"{' '.join(seen.blind)} {left}"
         alerts.append(Alert(BLIND, f"{name}: the rollout's controller cannot see", told))
     else:
         ended.append(BLIND)
@@ -231,12 +235,25 @@ def _idle(settings: Settings, state: State | None) -> str:
     return ""
 
 
-def _judged(trial: Trial) -> Iterator[Judged]:
-    if trial.standing.stage != "shadow":
-        yield from trial.guarded("judged")
-        return
-    yield _in_shadow(trial)
-    yield from (each for each in trial.guarded("judged") if each.measure == "signal")
+def _judged(trial: Trial, blind: list[str]) -> Iterator[Judged]:
+    """Each guardrail by itself: one that cannot be asked does not keep the others from being breached."""
+    in_shadow = trial.standing.stage == "shadow"
+    if in_shadow:
+        yield from _seen(trial, SHADOW_ERRORS, "error_rate", partial(_in_shadow, trial), blind)
+    for each in trial.asked:
+        if each.signal or not in_shadow:
+            yield from _seen(trial, each.name, each.measure, partial(trial.ask, each, "judged"), blind)
+
+
+def _seen(
+    trial: Trial, name: str, measure: str, ask: Callable[[], Judged], blind: list[str]
+) -> Iterator[Judged]:
+    try:
+        yield ask()
+    except Exception as error:
+        told = str(error) if isinstance(error, Unclear) else _told(error, trial.settings)
+        blind.append(told)
+        yield Judged(name, measure, "inconclusive", False, told)
 
 
 def _in_shadow(trial: Trial) -> Judged:
@@ -245,12 +262,12 @@ def _in_shadow(trial: Trial) -> Judged:
     found = trial.shadowed("judged")
     runs, bound = found.pairs + found.errors, leave.error_rate
     if not runs:
-        return Judged("shadow-errors", "error_rate", "inconclusive", False, "it was not run in shadow yet")
+        return Judged(SHADOW_ERRORS, "error_rate", "inconclusive", False, "it was not run in shadow yet")
     breached = evidence_above(found.errors, runs, bound) >= math.log(1 / trial.rollout.alpha)
     why = f"{found.errors:,} of {runs:,} runs ({found.errors / runs:.1%})"
     why += f", more than {bound:.1%}" if breached else ""
     verdict: Verdict = "breached" if breached else "quiet"
-    return Judged("shadow-errors", "error_rate", verdict, False, why, found.errors / runs, None, runs)
+    return Judged(SHADOW_ERRORS, "error_rate", verdict, False, why, found.errors / runs, None, runs)
 
 
 def _silence(trial: Trial) -> str:

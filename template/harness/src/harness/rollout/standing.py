@@ -22,6 +22,9 @@ SLACK = timedelta(hours=1)
 SPANNED = 0.8
 """The share of a stage's days that its decisions have to span: nights and weekends may be without any."""
 
+EVER = datetime(1, 1, 2, tzinfo=UTC)
+"""Before every decision, with room for the slack."""
+
 _MOVED = re.compile(r"\w+ → (\w+),")
 
 
@@ -98,6 +101,14 @@ def standing(state: State, entries: Sequence[dict[str, Any]], now: datetime) -> 
     entry = lines[place]
     judged = next((each for each in reversed(lines[place:]) if each["action"] == "arm"), entry)
     return Standing(state.stage, _moment(entry), entry["revision"], judged["revision"], _moment(judged))
+
+
+def unrecorded(state: State) -> Standing:
+    """Where the rollout stands by the state alone: everything that the stage ever saw counts.
+
+    For the controller, which an unreadable audit must not blind. It shortens nothing: a gate never asks it.
+    """
+    return Standing(state.stage, EVER, 0, 0, EVER)
 
 
 def written(moment: datetime) -> str:
