@@ -434,12 +434,11 @@ def test_run_takes_back_while_it_runs_and_ends_when_told(
         assert "another controller of this pilot runs" in done.stderr
         trialling.decide(3_000, failing=0.5)
         deadline = time.monotonic() + 30
-        while (
-            (state := read_state(trialling.tiny.control))
-            and not state.latched
-            and time.monotonic() < deadline
-        ):
+        # The state comes first and its line after it: a signal in between would find it unwritten.
+        record = trialling.tiny.control / AUDIT
+        while '"rollback"' not in record.read_text() and time.monotonic() < deadline:
             time.sleep(0.1)
+        state = read_state(trialling.tiny.control)
         assert state is not None
         assert (state.stage, state.latched) == ("shadow", True)
         process.send_signal(number)

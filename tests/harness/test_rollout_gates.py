@@ -101,6 +101,14 @@ def hardly_agrees(_trialling: Trialling, pairs: Pairs) -> None:
     pairs.agreeing = 2_430
 
 
+def few_entities(_trialling: Trialling, pairs: Pairs) -> None:
+    pairs.agreeing, pairs.entities = 3_000, 99
+
+
+def entities_disagree(_trialling: Trialling, pairs: Pairs) -> None:
+    pairs.agreeing, pairs.apart = 3_000, 0.3
+
+
 def fails(_trialling: Trialling, pairs: Pairs) -> None:
     pairs.errors = 300
 
@@ -201,6 +209,8 @@ def undated_drill(trialling: Trialling, _pairs: Pairs) -> None:
         (ahead, "trial.spanned", "? how long decisions were made"),
         (disagrees, "trial.agreement", ": 2,300 of 3,000 pairs agree (76.7%)"),
         (hardly_agrees, "trial.agreement", "? whether it agrees in 80%: 2,430 of 3,000 pairs agree (81.0%)"),
+        (few_entities, "trial.agreement", "? whether it agrees in 80%: 3,000 of 3,000 pairs agree (100.0%)"),
+        (entities_disagree, "trial.agreement", "(100.0%), 70.0% over 1,500 entities, shown is"),
         (fails, "trial.errors", ": it failed in 300 of 3,300 runs, more than 5%"),
         (dropped, "trial.dropped", ": it was not run beside 5.1% of decisions"),
         (unmonitored, "trial.quiet", "? what the monitor says: it has not run"),
@@ -283,6 +293,51 @@ def test_one_entity_that_decides_all_the_time_is_one_entity(trialling: Trialling
     trialling.monitored()
     trialling.drilled()
     assert "entities with the model, and 100 are needed" in trialling.asked("broad")["trial.guardrails"]
+
+
+def decided_by(trialling: Trialling) -> dict[str, Any]:
+    """The columns of a decision by the model, whatever its bucket."""
+    arm = {"assigned": "challenger", "why": "assigned", "served_by": "model", "score": 0.7}
+    return {**arm, "model_digest": trialling.digest}
+
+
+def test_one_entity_asked_all_day_shows_no_bound_however_quiet_it_is(trialling: Trialling) -> None:
+    trialling.enter("early")
+    trialling.decide(1, each=12_000, **decided_by(trialling))
+    (found,) = [each for each in trialling.look().judged if each.name == "errors"]
+    assert (found.verdict, found.shown, found.decisions) == ("quiet", False, 12_000)
+    assert "0.0% over 1 entities, and 100 are needed" in found.why
+
+
+def test_entities_that_fail_are_not_hidden_by_one_that_asks_all_day(trialling: Trialling) -> None:
+    """A hundredth of the decisions fails, and nine tenths of the entities."""
+    trialling.enter("early")
+    trialling.decide(1, each=12_000, **decided_by(trialling))
+    trialling.decide(1_200, failing=0.9)
+    (found,) = [each for each in trialling.look().judged if each.name == "errors"]
+    assert found.treated is not None
+    assert found.treated < 0.02
+    assert found.verdict == "breached"
+
+
+def test_in_shadow_one_entity_asked_all_day_shows_no_agreement(trialling: Trialling) -> None:
+    shadow(trialling)
+    trialling.run_beside(1, each=3_000)
+    told = trialling.asked("early")["trial.agreement"]
+    assert told.startswith("? whether it agrees in 80%: 2,8")
+    assert "over 1 entities, and 100 are needed" in told
+    trialling.run_beside(600)
+    assert trialling.asked("early") == {}
+
+
+def test_in_shadow_entities_that_differ_are_not_hidden_by_one_that_asks_all_day(trialling: Trialling) -> None:
+    shadow(trialling)
+    trialling.run_beside(1, each=9_000, agreeing=1.0)
+    trialling.run_beside(300, agreeing=0.3, failing=0.3)
+    found = trialling.asked("early")
+    assert "and above 80% is wanted" in found["trial.agreement"]
+    assert "runs, more than 5%" in found["trial.errors"]
+    assert trialling.verdicts()["shadow-errors"] == "breached"
 
 
 def test_one_arm_without_anybody_shows_nothing(trialling: Trialling) -> None:

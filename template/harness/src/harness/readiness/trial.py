@@ -13,9 +13,10 @@ from harness.governance.rules import GATES, Problem
 from harness.pipeline.record import TREES
 from harness.readiness import drilled
 from harness.readiness.case import Case, Requirement, Unknown
+from harness.rollout.guardrails import LEAST_ENTITIES, both
 from harness.rollout.shadowed import Summary
 from harness.rollout.standing import SLACK, SPANNED, Unclear
-from harness.rollout.statistics import evidence_above, lower_bound
+from harness.rollout.statistics import at_least, refuted
 from harness.rollout.trial import Trial
 
 DRILL_AGAIN = "Run `pilot drill kill`, and commit what it wrote."
@@ -75,12 +76,18 @@ def _agreement(case: Case) -> Iterator[Problem]:
         return
     trial, leave = _leaving(case)
     counts = _shadowed(trial)
-    shown = lower_bound(counts.agreeing, counts.pairs, trial.rollout.alpha)
-    if shown > leave.agreement:
+    entities = counts.by_entity
+    if not counts.pairs or not entities.paired:
+        raise Unknown(f"whether it agrees in {leave.agreement:.0%}: there are no pairs", "Wait for more.")
+    asked = both(counts.agreeing, counts.pairs, entities.agreeing, entities.paired)
+    shown, few = at_least(asked, trial.rollout.alpha), entities.paired < LEAST_ENTITIES
+    if shown > leave.agreement and not few:
         return
-    share = counts.agreeing / counts.pairs if counts.pairs else 0.0
-    said = f"{counts.agreeing:,} of {counts.pairs:,} pairs agree ({share:.1%}), shown is {shown:.1%}"
-    if share > leave.agreement or not counts.pairs:
+    share, of_entities = counts.agreeing / counts.pairs, entities.agreeing / entities.paired
+    said = f"{counts.agreeing:,} of {counts.pairs:,} pairs agree ({share:.1%}), "
+    said += f"{of_entities:.1%} over {entities.paired:,} entities"
+    said += f", and {LEAST_ENTITIES} are needed" if few else f", shown is {shown:.1%}"
+    if few or min(share, of_entities) > leave.agreement:
         raise Unknown(f"whether it agrees in {leave.agreement:.0%}: {said}", "Wait for more.")
     yield Problem("", f"{said}, and above {leave.agreement:.0%} is wanted")
 
@@ -93,7 +100,8 @@ def _errors(case: Case) -> Iterator[Problem]:
     runs = counts.pairs + counts.errors
     if not runs:
         raise Unknown("how often it fails in shadow: it was never run", "Look whether the service decides.")
-    if evidence_above(counts.errors, runs, leave.error_rate) >= math.log(1 / trial.rollout.alpha):
+    asked = both(counts.errors, runs, counts.by_entity.failing, counts.by_entity.run)
+    if refuted(asked, leave.error_rate, trial.rollout.alpha):
         yield Problem(
             "", f"it failed in {counts.errors:,} of {runs:,} runs, more than {leave.error_rate:.0%}"
         )

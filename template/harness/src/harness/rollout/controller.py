@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -25,9 +24,9 @@ from harness.errors import PilotError, unforeseen
 from harness.governance import read
 from harness.governance.documents import BY_NAME
 from harness.governance.rollout import Leave, Rollout
-from harness.rollout.guardrails import VERDICTS, Judged, Verdict
+from harness.rollout.guardrails import VERDICTS, Judged, Verdict, both
 from harness.rollout.standing import Unclear
-from harness.rollout.statistics import evidence_above
+from harness.rollout.statistics import refuted
 from harness.rollout.trial import Trial, on_guard
 from harness.settings import Settings
 from harness.store.arms import ArmStore
@@ -263,7 +262,8 @@ def _in_shadow(trial: Trial) -> Judged:
     runs, bound = found.pairs + found.errors, leave.error_rate
     if not runs:
         return Judged(SHADOW_ERRORS, "error_rate", "inconclusive", False, "it was not run in shadow yet")
-    breached = evidence_above(found.errors, runs, bound) >= math.log(1 / trial.rollout.alpha)
+    asked = both(found.errors, runs, found.by_entity.failing, found.by_entity.run)
+    breached = refuted(asked, bound, trial.rollout.alpha)
     why = f"{found.errors:,} of {runs:,} runs ({found.errors / runs:.1%})"
     why += f", more than {bound:.1%}" if breached else ""
     verdict: Verdict = "breached" if breached else "quiet"
