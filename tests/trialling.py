@@ -47,6 +47,7 @@ class Pairs:
     first_at: str | None = ago(39).isoformat()
     last_at: str | None = ago(0.1).isoformat()
     entities: int = 1_500
+    days: int = 39
     apart: float = 0.0
     """By how much the entities' mean agreement is below that of the pairs."""
 

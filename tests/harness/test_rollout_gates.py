@@ -82,7 +82,7 @@ def no_pairs(_trialling: Trialling, pairs: Pairs) -> None:
 
 
 def short(_trialling: Trialling, pairs: Pairs) -> None:
-    pairs.first_at = ago(11).isoformat()
+    pairs.days = 11
 
 
 def long_ago(_trialling: Trialling, pairs: Pairs) -> None:
@@ -204,8 +204,8 @@ def undated_drill(trialling: Trialling, _pairs: Pairs) -> None:
         (no_pairs, "trial.agreement", "? whether it agrees"),
         (no_pairs, "trial.errors", "? how often it fails"),
         (no_pairs, "trial.dropped", "? how often it was not run"),
-        (short, "trial.spanned", ": its decisions span 10.9 days, and 11.2 of 14 are wanted"),
-        (long_ago, "trial.spanned", "? how it does now: nothing was decided since"),
+        (short, "trial.spanned", ": it has decisions on 11 days since 2026-01-09, and 12 are wanted"),
+        (long_ago, "trial.spanned", "? how it does now: it has said nothing since"),
         (ahead, "trial.spanned", "? how long decisions were made"),
         (disagrees, "trial.agreement", ": 2,300 of 3,000 pairs agree (76.7%)"),
         (hardly_agrees, "trial.agreement", "? whether it agrees in 80%: 2,430 of 3,000 pairs agree (81.0%)"),
@@ -271,7 +271,7 @@ def test_without_kept_pairs_nothing_leaves_shadow(
         ({"stage": "shadow"}, "trial.spanned", "? whether it does well: 0 decisions"),
         ({"revision": 4}, "trial.spanned", "? whether it does well: 0 decisions"),
         ({"model_digest": OLD}, "trial.spanned", "? whether it does well: 0 decisions"),
-        ({"since": 10.0}, "trial.spanned", "its decisions span 10.0 days"),
+        ({"since": 10.0}, "trial.spanned", "it has decisions on 11 days since 2026-01-09, and 23 are wanted"),
         ({"until": 4.5}, "trial.spanned", "? how it does now"),
         ({"keep": lambda place: place > 10 or place <= 7}, "trial.shares", "have the model (7"),
     ],
@@ -293,6 +293,43 @@ def test_one_entity_that_decides_all_the_time_is_one_entity(trialling: Trialling
     trialling.monitored()
     trialling.drilled()
     assert "entities with the model, and 100 are needed" in trialling.asked("broad")["trial.guardrails"]
+
+
+def test_days_on_which_the_model_was_stopped_are_no_days_of_the_stage(trialling: Trialling) -> None:
+    """The service goes on, the fallback decides: by a kill, by what a remote control says, by a breaker."""
+    trialling.enter("early")
+    trialling.decide(6_000, since=50, until=45, wrong=(0.03, 0.03))
+    stopped = {"assigned": "fallback", "served_by": "fallback", "model_digest": None, "bucket": None}
+    trialling.decide(2_000, since=44.9, until=30, **stopped, why="killed")
+    trialling.decide(2_000, since=29.9, until=20, **stopped, why="remote_killed")
+    trialling.decide(2_000, since=19.9, until=1, served_by="fallback", why="breaker_open")
+    another = {"assigned": "champion", "served_by": "model", "model_digest": OLD, "why": "assigned"}
+    trialling.decide(500, since=44, until=2, **another)
+    trialling.decide(6_000, since=0.5, wrong=(0.03, 0.03))
+    told = trialling.asked("broad")["trial.spanned"]
+    assert told == ": it has decisions on 7 days since 2026-01-09, and 23 are wanted"
+
+
+def test_days_of_before_a_person_armed_are_no_days_of_the_stage(trialling: Trialling) -> None:
+    trialling.enter("early", rev=6)
+    trialling.decide(6_000, since=50, until=10, wrong=(0.03, 0.03))
+    trialling.audit(ago(9), "arm", "mended", 6)
+    trialling.decide(12_000, since=8.9, wrong=(0.03, 0.03), revision=6)
+    found = trialling.asked("broad")
+    assert ": it is in force since 2026-03-01 12:00 UTC, when it was armed (9.0 days" in found["trial.lasted"]
+    assert found["trial.spanned"] == ": it has decisions on 10 days since 2026-03-01, and 23 are wanted"
+
+
+def test_in_shadow_days_without_a_score_are_no_days_of_the_stage(trialling: Trialling) -> None:
+    shadow(trialling)
+    trialling.run_beside(1_500, since=39, until=36)
+    trialling.run_beside(20, since=35, until=2, failing=1.0)
+    trialling.run_beside(100, since=1)
+    assert ": it has decisions on 6 days" in trialling.asked("early")["trial.spanned"]
+    trialling.lines.clear()
+    trialling.enter("shadow", rev=6)
+    trialling.audit(ago(2), "arm", "mended", 6)
+    assert "? whether it does well: 100 pairs" in trialling.asked("early")["trial.spanned"]
 
 
 def decided_by(trialling: Trialling) -> dict[str, Any]:

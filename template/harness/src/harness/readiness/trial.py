@@ -17,7 +17,7 @@ from harness.rollout.guardrails import LEAST_ENTITIES, both
 from harness.rollout.shadowed import Summary
 from harness.rollout.standing import SLACK, SPANNED, Unclear
 from harness.rollout.statistics import at_least, refuted
-from harness.rollout.trial import Trial
+from harness.rollout.trial import Since, Trial
 
 DRILL_AGAIN = "Run `pilot drill kill`, and commit what it wrote."
 DRILL_EVERY = timedelta(days=30)
@@ -39,7 +39,8 @@ def _lasted(case: Case) -> Iterator[Problem]:
     trial, leave = _leaving(case)
     wanted, lasted = timedelta(days=leave.days), trial.standing.lasted(case.now)
     if lasted < wanted:
-        since = f"{trial.standing.entered_at:%Y-%m-%d %H:%M} UTC"
+        armed = ", when it was armed" if trial.standing.judged != trial.standing.revision else ""
+        since = f"{trial.standing.judged_at:%Y-%m-%d %H:%M} UTC{armed}"
         counted = f"{_days(lasted)} count, an hour left off for clocks"
         yield Problem("", f"it is in force since {since} ({counted}), and {leave.days} days are wanted")
 
@@ -47,28 +48,29 @@ def _lasted(case: Case) -> Iterator[Problem]:
 def _spanned(case: Case) -> Iterator[Problem]:
     trial, leave = _leaving(case)
     if trial.standing.stage == "shadow":
-        counts = _shadowed(trial)
-        count, first, last, what = counts.pairs, counts.first_at, counts.last_at, "pairs of decisions"
+        counts = _shadowed(trial, "judged")
+        count, days, first, last = counts.pairs, counts.days, counts.first_at, counts.last_at
+        what = "pairs of decisions"
     else:
         spread = trial.spread()
-        count, first, last = spread.treated, spread.first_at, spread.last_at
+        count, days, first, last = spread.treated, spread.days, spread.first_at, spread.last_at
         what = "decisions to which the model was assigned"
     if count < leave.decisions or first is None or last is None:
         told = f"whether it does well: {count:,} {what}, and {leave.decisions:,} are wanted"
         raise Unknown(told, "Wait for more; look whether the service decides.")
     begin, end = datetime.fromisoformat(first), datetime.fromisoformat(last)
-    if end > case.now + SLACK or begin < trial.standing.entered_at - SLACK:
+    if end > case.now + SLACK or begin < trial.standing.judged_at - SLACK:
         raise Unknown(
             "how long decisions were made: their times do not fit this host's clock", "Set the clocks."
         )
     if case.now - end > RECENT:
         raise Unknown(
-            f"how it does now: nothing was decided since {last[:10]}", "Look whether the service decides."
+            f"how it does now: it has said nothing since {last[:10]}", "Look whether the service decides."
         )
-    if end - begin < timedelta(days=leave.days) * SPANNED:
-        wanted = f"{leave.days * SPANNED:g} of {leave.days} are wanted"
-        told = f"its decisions span {_days(end - begin)}, and {wanted}"
-        yield Problem("", told)
+    wanted = math.ceil(round(leave.days * SPANNED, 6))
+    if days < wanted:
+        since = f"{trial.standing.judged_at:%Y-%m-%d}"
+        yield Problem("", f"it has decisions on {days} days since {since}, and {wanted} are wanted")
 
 
 def _agreement(case: Case) -> Iterator[Problem]:
@@ -187,9 +189,9 @@ def _drilled(case: Case) -> Iterator[Problem]:
         yield Problem(where, f"it was drilled with other code: {', '.join(other) or 'not said which'}")
 
 
-def _shadowed(trial: Trial) -> Summary:
+def _shadowed(trial: Trial, since: Since = "entered") -> Summary:
     try:
-        return trial.shadowed()
+        return trial.shadowed(since)
     except Unclear as error:
         raise Unknown(error.what, error.mend) from error
 

@@ -55,8 +55,8 @@ class Trial:
         self.database.close()
 
     def spread(self) -> Spread:
-        """How the stage's decisions lie in time."""
-        return ArmStore(self.database).spread(self._stretch("entered"))
+        """How the model's decisions lie in time, since a person last judged."""
+        return ArmStore(self.database).spread(self._stretch("judged"))
 
     def shadowed(self, since: Since = "entered") -> Summary:
         """The model's time beside the decisions.

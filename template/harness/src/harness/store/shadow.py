@@ -153,6 +153,7 @@ class Summary:
         dropped: How often it was not asked.
         first_at: When the first decision of a pair was taken up; None when there is no pair.
         last_at: When the last one was.
+        days: On how many days (UTC) there is a pair.
         by_entity: The same by entity, whose decisions are alike.
     """
 
@@ -162,6 +163,7 @@ class Summary:
     dropped: int
     first_at: str | None
     last_at: str | None
+    days: int
     by_entity: ByEntity
 
 
@@ -216,6 +218,23 @@ class ShadowStore:
             first_at=paired[3] if paired else None,
             last_at=paired[4] if paired else None,
         )
+
+    def days(self, digest: str, since: str = "") -> int:
+        """On how many days (UTC) the model gave a score. Decisions of the sandbox are not in it.
+
+        Args:
+            digest: The model.
+            since: ISO 8601, UTC; empty for all.
+
+        Raises:
+            StoreUnavailable: The database does not answer.
+        """
+        s = shadow.c
+        query = sa.select(sa.func.count(sa.distinct(sa.func.substr(s.at, 1, 10)))).where(
+            s.digest == digest, s.at >= since, s.sandbox.is_(False), s.status == "ok"
+        )
+        with self._database.connected() as connection:
+            return int(connection.execute(query).scalar_one())
 
     def by_entity(self, digest: str, since: str = "") -> ByEntity:
         """The same, each entity counted once, by its own shares. Decisions of the sandbox are not in it.
@@ -297,6 +316,7 @@ def summary(store: ShadowStore, digest: str, since: str) -> Summary:
         dropped=found.by_status["dropped"],
         first_at=found.first_at,
         last_at=found.last_at,
+        days=store.days(digest, since),
         by_entity=store.by_entity(digest, since),
     )
 
