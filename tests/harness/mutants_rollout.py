@@ -495,6 +495,14 @@ MUTANTS = (
         "drill_of",
     ),
     mutant(
+        "a drill of another model passes",
+        GATES,
+        "elif found.model != on_trial:",
+        "elif False:",
+        LEAVING,
+        "drill_of_another_model or drill_of_no_model",
+    ),
+    mutant(
         "an old drill passes",
         GATES,
         "elif case.now - found.produced_at > DRILL_EVERY:",

@@ -183,6 +183,14 @@ def drill_of_other_code(trialling: Trialling, _pairs: Pairs) -> None:
     )
 
 
+def drill_of_another_model(trialling: Trialling, _pairs: Pairs) -> None:
+    trialling.drilled(model=OLD)
+
+
+def drill_of_no_model(trialling: Trialling, _pairs: Pairs) -> None:
+    trialling.drilled(model="")
+
+
 def drill_of_no_code(trialling: Trialling, _pairs: Pairs) -> None:
     trialling.drilled(trees={})
 
@@ -231,6 +239,8 @@ def undated_drill(trialling: Trialling, _pairs: Pairs) -> None:
         (undated_drill, "trial.drilled", "? whether a kill stops the model"),
         (drill_of_other_code, "trial.drilled", "it was drilled with other code: src"),
         (drill_of_no_code, "trial.drilled", "it was drilled with other code"),
+        (drill_of_another_model, "trial.drilled", "json: model cccccccccccc was drilled, and "),
+        (drill_of_no_model, "trial.drilled", " is on trial"),
     ],
     ids=lambda value: value.__name__ if callable(value) else None,
 )

@@ -177,6 +177,8 @@ def _drilled(case: Case) -> Iterator[Problem]:
         found = drilled.read(case.root, "kill")
     except PilotError as error:
         raise Unknown(f"whether a kill stops the model: {where}: {error.what}", DRILL_AGAIN) from error
+    slot = case.state.challenger if case.state else None
+    on_trial = slot.digest if slot else ""
     other = [name for name, tree in found.trees.items() if tree != case.committed_tree(name)]
     if not found.passed:
         yield Problem(where, f"the last drill came out {found.verdict}")
@@ -187,6 +189,9 @@ def _drilled(case: Case) -> Iterator[Problem]:
         yield Problem(where, told)
     elif other or set(found.trees) != set(TREES):
         yield Problem(where, f"it was drilled with other code: {', '.join(other) or 'not said which'}")
+    elif found.model != on_trial:
+        told = f"model {found.model[:12]} was drilled, and {on_trial[:12] or 'none'} is on trial"
+        yield Problem(where, told)
 
 
 def _shadowed(trial: Trial, since: Since = "entered") -> Summary:
