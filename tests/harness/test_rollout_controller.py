@@ -292,6 +292,7 @@ def test_in_shadow_a_model_that_fails_is_held_back(
     pairs = Pairs(errors=50)
     monkeypatch.setattr(trial, "summary", lambda *_: pairs)
     trialling.enter("shadow", champion=OLD)
+    trialling.decide(500, **CHAMPION, **SERVES)
     assert acted(trialling).verdict == "quiet"
     pairs.errors = 400
     seen = acted(trialling)
@@ -299,7 +300,69 @@ def test_in_shadow_a_model_that_fails_is_held_back(
     state = read_state(trialling.tiny.control)
     assert state is not None
     assert (state.held, state.latched, state.champion) == (True, False, Slot(digest=OLD, pct=100))
+    found = trialling.look()
+    assert {each.name for each in found.judged} == {f"champion: {name}" for name in BOUNDS}
+    assert (found.digest, found.idle, found.exit_code) == (OLD, "", 3)
+    trialling.tiny.put(stage="shadow", held=True, challenger=Slot(digest=trialling.digest, pct=0))
     assert trialling.look().idle.startswith("taken back and held")
+
+
+BOUNDS = ("errors", "late-answers", "fallbacks")
+CHAMPION = {"assigned": "champion", "model_digest": OLD}
+SERVES = {"served_by": "model", "why": "assigned", "score": 0.7}
+FAILS = {"served_by": "fallback", "why": "model_failed", "score": None}
+
+
+@pytest.mark.parametrize("stage", ["shadow", "early", "broad"])
+def test_a_champion_beside_a_model_on_trial_is_guarded_and_its_breach_stops_both(
+    trialling: Trialling, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "summary", lambda *_: Pairs())
+    trialling.enter(stage, champion=OLD)
+    if stage != "shadow":
+        trialling.decide(3_000)
+    trialling.decide(1_000, keep=lambda place: place > 50, **CHAMPION, **FAILS)
+    seen = acted(trialling)
+    assert {each.name for each in seen.breached} == {"champion: errors", "champion: fallbacks"}
+    assert {each.model for each in seen.breached} == {OLD}
+    assert (seen.digest, seen.beside) == (trialling.digest, OLD)
+    state = read_state(trialling.tiny.control)
+    assert state is not None
+    assert (state.stage, state.latched) == ("shadow", True)
+    assert Control(trialling.tiny.control).permission("plot 1").arm == "fallback"
+    assert f"model {OLD[:12]}: champion: errors" in read_audit(trialling.tiny.control)[-1]["reason"]
+    controller.tell(trialling.tiny.settings(), seen)
+    assert f"Model {OLD[:12]}" in (trialling.tiny.root / "var" / "alerts" / "alerts.jsonl").read_text()
+
+
+def test_a_champion_is_guarded_while_the_other_is_held_in_shadow(trialling: Trialling) -> None:
+    trialling.enter("shadow", champion=OLD, held=True)
+    trialling.decide(1_000, **CHAMPION, **FAILS)
+    seen = acted(trialling)
+    assert seen.response is not None
+    assert seen.response.taken
+    assert Control(trialling.tiny.control).permission("plot 1").arm == "fallback"
+
+
+def test_a_champion_is_guarded_without_a_model_on_trial_and_without_an_audit(trialling: Trialling) -> None:
+    trialling.enter("early", champion=OLD, challenger=None)
+    trialling.decide(1_000, **CHAMPION, **FAILS)
+    half_a_line(trialling)
+    seen = acted(trialling)
+    assert (seen.digest, seen.beside, seen.exit_code) == (OLD, "", 1)
+    assert Control(trialling.tiny.control).permission("plot 1").arm == "fallback"
+
+
+def test_a_model_on_trial_that_is_breached_leaves_the_champion_to_go_on(trialling: Trialling) -> None:
+    """And one that does better than the champion is no breach of the champion's."""
+    trialling.enter("broad", champion=OLD)
+    trialling.decide(3_000, keep=lambda place: place > 50, wrong=(0.5, 0.5), **CHAMPION, **SERVES)
+    trialling.decide(3_000, keep=lambda place: place <= 50, wrong=(0.0, 0.0), failing=0.3)
+    seen = acted(trialling)
+    assert {each.model for each in seen.breached} == {trialling.digest}
+    assert "champion: wrong-decisions" not in {each.name for each in seen.judged}
+    found = Control(trialling.tiny.control).permission("plot 1")
+    assert (found.arm, found.digest) == ("champion", OLD)
 
 
 def test_in_shadow_without_kept_pairs_it_is_inconclusive(

@@ -1,5 +1,8 @@
 """The controller: look at the guardrails, and take the model back when one is breached.
 
+A champion that decides beside the model on trial is guarded as well, by bounds and signals. Where it gives
+the reason, nothing better is known than the fallback, and both stop.
+
 It only ever restricts: it promotes nothing, whatever it sees, and what it cannot see is inconclusive. It
 asks the store anew at every look and remembers nothing, so a look that was missed is made up for by the
 next, and two controllers at once do no harm: what is in force already is not done again. What is done to the
@@ -46,7 +49,9 @@ class Look:
     Attributes:
         at: When it looked, UTC.
         stage: The stage in force; ``unknown`` when there is no readable state.
-        digest: The model that is guarded; empty where none is.
+        digest: The model on trial, in the last stage the one in use, or a champion that is left alone; empty
+            where none is guarded.
+        beside: The model that decides beside it; empty where none does.
         judged: What each guardrail says.
         idle: Why there is nothing to guard; empty where there is something.
         blind: What it could not see and why, in one line each. It still acts on what it does see.
@@ -58,6 +63,7 @@ class Look:
     at: datetime
     stage: str
     digest: str = ""
+    beside: str = ""
     judged: tuple[Judged, ...] = ()
     idle: str = ""
     blind: tuple[str, ...] = ()
@@ -101,6 +107,7 @@ class Look:
             "at": self.at.isoformat(timespec="seconds"),
             "stage": self.stage,
             "model": self.digest or None,
+            "beside": self.beside or None,
             "guardrails": [asdict(each) for each in self.judged],
             "idle": self.idle or None,
             "blind": list(self.blind),
@@ -124,21 +131,23 @@ def look(settings: Settings, now: datetime) -> Look:
         if idle:
             return Look(now, stage, idle=idle)
         rollout = read(settings.path(BY_NAME["rollout"].path), Rollout)
-        trial, missing = on_guard(settings, rollout, state, now)
+        trials, missing = on_guard(settings, rollout, state, now)
     except Unclear as error:
         return Look(now, stage, blind=(str(error),))
     except Exception as error:
         return Look(now, stage, blind=(_told(error, settings),))
     blind, silence = list(missing), ""
     try:
-        judged = tuple(_judged(trial, blind))
+        judged = tuple(one for trial in trials for one in _judged(trial, blind))
         try:
-            silence = _silence(trial)
+            silence = _silence(trials[0])
         except Exception as error:
             blind.append(_told(error, settings))
     finally:
-        trial.close()
-    return Look(now, stage, trial.digest, judged, blind=tuple(dict.fromkeys(blind)), silence=silence)
+        trials[0].close()  # they share one store
+    first, *others = (trial.digest for trial in trials)
+    told = tuple(dict.fromkeys(blind))
+    return Look(now, stage, first, "".join(others), judged, blind=told, silence=silence)
 
 
 def act(settings: Settings, seen: Look) -> Look:
@@ -146,9 +155,11 @@ def act(settings: Settings, seen: Look) -> Look:
     if not seen.breached:
         return seen
     figures = "; ".join(f"{each.name}: {each.why}" for each in seen.breached)
-    reason = f"controller, stage {seen.stage}, model {seen.digest[:12]}: {figures}"
+    # Of the champion, if it is one of those: then nobody goes on.
+    of = seen.beside if seen.beside in {each.model for each in seen.breached} else seen.digest
+    reason = f"controller, stage {seen.stage}, model {of[:12]}: {figures}"
     try:
-        done = respond(settings.path(settings.control.folder), "rollback", reason=reason, of=seen.digest)
+        done = respond(settings.path(settings.control.folder), "rollback", reason=reason, of=of)
     except Exception as error:
         return replace(seen, failed=_told(error, settings))
     return replace(seen, response=done)
@@ -156,16 +167,16 @@ def act(settings: Settings, seen: Look) -> Look:
 
 def tell(settings: Settings, seen: Look) -> Delivered:
     """Alert about what was found; what is over is closed, so that it is told at once if it comes back."""
-    name, model = settings.pilot.name, seen.digest[:12]
+    name = settings.pilot.name
     alerts = [
         Alert(
-            f"rollout {each.name} {model}",
+            f"rollout {each.name} {each.model[:12]}",
             f"{name}: {each.name} breached",
-            f"{each.why}. Model {model}: {seen.done}",
+            f"{each.why}. Model {each.model[:12]}: {seen.done}",
         )
         for each in seen.breached
     ]
-    ended = [f"rollout {each.name} {model}" for each in seen.judged if each.verdict == "quiet"]
+    ended = [f"rollout {each.name} {each.model[:12]}" for each in seen.judged if each.verdict == "quiet"]
     if seen.blind:
         left = "It acts on the rest." if seen.judged else "Nobody guards the rollout meanwhile."
         told = f"{' '.join(seen.blind)} {left}"
@@ -229,14 +240,14 @@ def _idle(settings: Settings, state: State | None) -> str:
         return f"stopped ({state.actor}: {state.reason})"
     if state.stage == "sandbox":
         return "the sandbox decides nothing real"
-    if state.stage == "shadow" and state.held:
+    if state.stage == "shadow" and state.held and state.champion is None:
         return f"taken back and held ({state.actor}: {state.reason})"
     return ""
 
 
 def _judged(trial: Trial, blind: list[str]) -> Iterator[Judged]:
     """Each guardrail by itself: one that cannot be asked does not keep the others from being breached."""
-    in_shadow = trial.standing.stage == "shadow"
+    in_shadow = trial.standing.stage == "shadow" and not trial.beside
     if in_shadow:
         yield from _seen(trial, SHADOW_ERRORS, "error_rate", partial(_in_shadow, trial), blind)
     for each in trial.asked:
@@ -247,12 +258,13 @@ def _judged(trial: Trial, blind: list[str]) -> Iterator[Judged]:
 def _seen(
     trial: Trial, name: str, measure: str, ask: Callable[[], Judged], blind: list[str]
 ) -> Iterator[Judged]:
+    named = f"{trial.beside}: {name}" if trial.beside else name
     try:
-        yield ask()
+        yield replace(ask(), name=named, model=trial.digest)
     except Exception as error:
         told = str(error) if isinstance(error, Unclear) else _told(error, trial.settings)
         blind.append(told)
-        yield Judged(name, measure, "inconclusive", False, told)
+        yield Judged(named, measure, "inconclusive", False, told, model=trial.digest)
 
 
 def _in_shadow(trial: Trial) -> Judged:

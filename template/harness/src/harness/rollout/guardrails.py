@@ -42,6 +42,7 @@ class Judged:
         treated: The share where the model was assigned; None where nothing is known.
         control: The share where it was not; None where it is not compared.
         decisions: How many decisions of the model it rests on.
+        model: The digest of the model that is judged, where more than one is.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Judged:
     treated: float | None = None
     control: float | None = None
     decisions: int = 0
+    model: str = ""
 
 
 def judge(guardrail: Guardrail, arms: Arms, alpha: float) -> Judged:

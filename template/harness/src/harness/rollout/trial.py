@@ -35,6 +35,7 @@ class Trial:
         percent: Its share of entities.
         database: The store.
         now: The moment of the question, UTC.
+        beside: What it is called where it decides beside the model that is looked at; empty for that one.
     """
 
     settings: Settings
@@ -44,6 +45,7 @@ class Trial:
     percent: int
     database: Database
     now: datetime
+    beside: str = ""
 
     @property
     def alpha(self) -> float:
@@ -78,8 +80,9 @@ class Trial:
     @property
     def asked(self) -> list[Guardrail]:
         """The guardrails that say something of this model."""
-        # In the last stage everybody has the model, and there is nobody left to compare with.
-        alone = self.standing.stage == "full"
+        # In the last stage everybody has the model, and there is nobody left to compare with. And a champion
+        # is what a model on trial is held against: one that does better is no fault of it.
+        alone = self.standing.stage == "full" or bool(self.beside)
         return [each for each in self.rollout.guardrails if not (alone and each.margin is not None)]
 
     def ask(self, guardrail: Guardrail, since: Since) -> Judged:
@@ -172,38 +175,67 @@ def on_trial(settings: Settings, rollout: Rollout, state: State | None, now: dat
 
 def on_guard(
     settings: Settings, rollout: Rollout, state: State | None, now: datetime
-) -> tuple[Trial, tuple[str, ...]]:
-    """The model that the controller guards, and what it cannot see of it. The caller closes it.
+) -> tuple[list[Trial], tuple[str, ...]]:
+    """The models that the controller guards, and what it cannot see of them. The caller closes them.
+
+    The one on trial comes first; a champion that decides beside it is guarded too, and alone where nothing is
+    left to be taken back of the other.
 
     An audit that cannot be read holds no guard up. Without it everything counts that the stage ever saw of
     the model, what a person has judged as well: a model that is taken back once too often harms nobody.
 
     Raises:
-        Unclear: The pilot is in the sandbox, or no model is on trial.
+        Unclear: The pilot is in the sandbox, or the state names no model.
         StoreUnavailable: The store cannot be opened.
     """
-    state, slot = _named(state)
+    state = _outside(state)
+    slots = _deciding(state)
+    if not slots:
+        raise _nobody(state)
     blind: tuple[str, ...] = ()
     try:
         where = _recorded(settings, state, now)
     except Exception as error:  # whatever is wrong with the record, the guard stands
         told = str(error if isinstance(error, Unclear) else unforeseen(error, settings.root))
         where, blind = unrecorded(state), (f"{told} {WITHOUT}",)
-    return Trial(settings, rollout, where, slot.digest, slot.pct, _store(settings), now), blind
+    store = _store(settings)
+    found = [
+        Trial(settings, rollout, where, slot.digest, slot.pct, store, now, beside) for beside, slot in slots
+    ]
+    return found, blind
 
 
 WITHOUT = "Until then everything counts that this stage ever saw of the model."
 
 
 def _named(state: State | None) -> tuple[State, Slot]:
+    state = _outside(state)
+    slot = state.champion if state.stage == "full" else state.challenger
+    if slot is None:
+        raise _nobody(state)
+    return state, slot
+
+
+def _outside(state: State | None) -> State:
     if state is None or state.stage == "sandbox":
         raise Unclear(
             "what a stage has shown: the pilot is in the sandbox, whose decisions never count", "Promote it."
         )
-    slot = state.champion if state.stage == "full" else state.challenger
-    if slot is None:
-        raise Unclear(f"what the stage '{state.stage}' has shown: no model is on trial in it", "Promote one.")
-    return state, slot
+    return state
+
+
+def _nobody(state: State) -> Unclear:
+    return Unclear(f"what the stage '{state.stage}' has shown: no model is on trial in it", "Promote one.")
+
+
+def _deciding(state: State) -> list[tuple[str, Slot]]:
+    """Every model that the state lets decide or has on trial, and what it is called beside the first."""
+    models: list[tuple[str, Slot | None]] = [("", state.challenger), ("champion", state.champion)]
+    if state.stage == "full":
+        models = [("", state.champion), ("challenger", state.challenger)]
+    elif state.stage == "shadow" and state.held:
+        models = models[1:]  # it was taken back already, and decides nothing
+    return [(beside, slot) for beside, slot in models if slot is not None]
 
 
 def _recorded(settings: Settings, state: State, now: datetime) -> Standing:
