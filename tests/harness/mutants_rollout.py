@@ -263,6 +263,22 @@ MUTANTS = (
         "bonferroni",
     ),
     mutant(
+        "of two roles the one that is told last says how a signal is",
+        SIGNALS,
+        'key=lambda each: _gravity(str(each["verdict"])),',
+        "key=lambda each: 0,",
+        LEAVING,
+        "in_two_roles",
+    ),
+    mutant(
+        "a signal that could not be measured outweighs one that is raised",
+        SIGNALS,
+        "return 1 + len(GRAVEST) - GRAVEST.index(verdict)",
+        "return 1 + GRAVEST.index(verdict)",
+        LEAVING,
+        "in_two_roles",
+    ),
+    mutant(
         "an old report will do",
         SIGNALS,
         "if not now - FRESH <= at <= now + SLACK:",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -512,6 +513,30 @@ def test_26_metrics_that_stopped_are_inconclusive_and_promote_exits_3(
     assert "INCONCLUSIVE at broad" in done.stdout
     assert "What the stage in force has shown" in done.stdout
     assert [each["action"] for each in read_audit(governed.control)] == ["approve", "refuse"]
+
+
+@pytest.mark.parametrize("graver", ["breached", "failed", "inconclusive", "a word of a later version"])
+@pytest.mark.parametrize("first", ["champion", "challenger"])
+def test_a_signal_of_a_model_in_two_roles_says_what_is_graver(
+    trialling: Trialling, graver: str, first: str
+) -> None:
+    trialling.enter("early")
+    trialling.monitored()
+    file = trialling.tiny.root / signals.REPORT
+    said = json.loads(file.read_text())
+    said["models"] = [{"role": role, "digest": trialling.digest} for role in ("champion", "challenger")]
+    said["signals"] = [
+        {"id": "input-drift", "model": role, "verdict": graver if role == first else "ok", "why": role}
+        for role in ("champion", "challenger")
+    ]
+    file.write_text(json.dumps(said))
+    found = signals.latest(trialling.tiny.root, trialling.digest, NOW, ago(1))
+    assert (found.verdicts, found.why) == ({"input-drift": graver}, {"input-drift": first})
+    said["signals"].append({"id": "input-drift", "model": first, "verdict": "breached", "why": "most of all"})
+    said["signals"].append({"id": "input-drift", "model": first, "verdict": "failed", "why": "less"})
+    file.write_text(json.dumps(said))
+    found = signals.latest(trialling.tiny.root, trialling.digest, NOW, ago(1))
+    assert found.verdicts == {"input-drift": "breached"}
 
 
 def test_the_monitors_report_lies_where_the_monitor_writes_it() -> None:
