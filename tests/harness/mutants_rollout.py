@@ -337,8 +337,8 @@ MUTANTS = (
     mutant(
         "one guardrail that cannot be asked blinds the others",
         CONTROLLER,
-        "        yield ask()\n    except Exception as error:",
-        "        yield ask()\n    except ZeroDivisionError as error:",
+        "model=trial.digest)\n    except Exception as error:",
+        "model=trial.digest)\n    except ZeroDivisionError as error:",
         GUARDING,
         "keep_the_others",
     ),
