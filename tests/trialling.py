@@ -20,6 +20,7 @@ from harness.rollout.controller import Look, look
 from harness.store import Database
 from harness.store.decisions import decisions
 from harness.store.outcomes import outcomes
+from harness.store.shadow import ByEntity, shadow
 from rendering import ROOT
 from repositories import commit, git
 
@@ -45,6 +46,17 @@ class Pairs:
     dropped: int = 0
     first_at: str | None = ago(39).isoformat()
     last_at: str | None = ago(0.1).isoformat()
+    entities: int = 1_500
+    days: int = 39
+    apart: float = 0.0
+    """By how much the entities' mean agreement is below that of the pairs."""
+
+    @property
+    def by_entity(self) -> ByEntity:
+        runs = self.pairs + self.errors
+        paired = self.entities if self.pairs else 0
+        agreeing = paired * (self.agreeing / max(self.pairs, 1) - self.apart)
+        return ByEntity(paired, agreeing, self.entities, self.entities * self.errors / max(runs, 1))
 
 
 @dataclass
@@ -179,6 +191,50 @@ class Trialling:
             connection.execute(decisions.insert(), rows)
             if known:
                 connection.execute(outcomes.insert(), known)
+        database.close()
+
+    def run_beside(
+        self,
+        count: int,
+        *,
+        each: int = 1,
+        agreeing: float = 0.95,
+        failing: float = 0.0,
+        since: float = 39.0,
+        until: float = 0.01,
+    ) -> None:
+        """Run the model beside decisions about so many entities, spread over days; the fallback decides."""
+        self.decide(
+            count,
+            each=each,
+            since=since,
+            until=until,
+            stage="shadow",
+            model_digest=None,
+            served_by="fallback",
+            assigned="fallback",
+            why="shadow_stage",
+        )
+        draw = np.random.default_rng(self.seed)
+        rows = []
+        for number, (fails, agrees) in enumerate(draw.random((count * each, 2)).tolist()):
+            status = "error" if fails < failing else "ok"
+            rows.append(
+                {
+                    "decision_id": f"d-{self.seed}-{number}",
+                    "at": ago(since - (since - until) * number / max(count * each - 1, 1)).isoformat(
+                        timespec="microseconds"
+                    ),
+                    "digest": self.digest,
+                    "sandbox": False,
+                    "status": status,
+                    "times": 1,
+                    "agrees": agrees < agreeing if status == "ok" else None,
+                }
+            )
+        database = self.database()
+        with database.writing("no", "no") as connection:
+            connection.execute(shadow.insert(), rows)
         database.close()
 
     def database(self) -> Database:

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from harness.control import SENTINEL, Control, Slot, kill, read_audit, read_state
-from harness.control.audit import AUDIT
+from harness.control import SENTINEL, Control, Slot, kill, read_audit, read_state, roll_back
+from harness.control.audit import AUDIT, END, _hash, append
 from harness.errors import PilotError
 from harness.governance import read
 from harness.governance.rollout import Rollout
@@ -140,13 +140,11 @@ def test_26_a_store_that_does_not_answer_is_inconclusive_and_changes_nothing(
 @pytest.mark.parametrize(
     ("do", "says"),
     [
-        (lambda t: (t.tiny.control / AUDIT).write_text("nonsense\n"), "is not JSON"),
-        (lambda t: (t.tiny.control / AUDIT).unlink(), "no line of the audit says it"),
         (lambda t: (t.tiny.root / "governance" / "rollout.yaml").unlink(), "rollout.yaml"),
         (lambda t: t.edit("measure: error_rate", "measure: errors"), "rollout.yaml guardrails.0"),
         (lambda t: (t.tiny.control / "state.json").write_text("{"), "cannot be trusted"),
     ],
-    ids=["damaged audit", "no audit", "no rollout.yaml", "wrong rollout.yaml", "damaged state"],
+    ids=["no rollout.yaml", "wrong rollout.yaml", "damaged state"],
 )
 def test_what_it_cannot_see_is_inconclusive(
     trialling: Trialling, do: Callable[[Trialling], Any], says: str
@@ -157,6 +155,123 @@ def test_what_it_cannot_see_is_inconclusive(
     seen = acted(trialling)
     assert (seen.verdict, seen.exit_code, seen.response) == ("inconclusive", 3, None)
     assert says in seen.blind[0]
+
+
+def half_a_line(trialling: Trialling) -> None:
+    with (trialling.tiny.control / AUDIT).open("a") as stream:
+        stream.write('{"at": "2026-03-0')
+
+
+def no_end(trialling: Trialling) -> None:
+    (trialling.tiny.control / AUDIT).unlink()
+    append(trialling.tiny.control, actor="x", action="approve", reason="shadow → early, x", revision=5)
+    (trialling.tiny.control / END).unlink()
+
+
+def no_file(trialling: Trialling) -> None:
+    (trialling.tiny.control / AUDIT).unlink()
+
+
+def times_that_go_back(trialling: Trialling) -> None:
+    trialling.audit(ago(70), "hold", "x", 5)
+
+
+def times_ahead(trialling: Trialling) -> None:
+    trialling.audit(ago(-2), "hold", "x", 5)
+
+
+def of_another_stage(trialling: Trialling) -> None:
+    trialling.audit(ago(1), "approve", "early → broad, model x: y", 5)
+
+
+def a_line_without_an_action(trialling: Trialling) -> None:
+    trialling.audit(ago(1), "hold", "x", 5)
+    line = {key: value for key, value in trialling.lines.pop().items() if key not in ("action", "sha256")}
+    trialling.lines.append({**line, "sha256": _hash(line)})
+    text = "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in trialling.lines)
+    (trialling.tiny.control / AUDIT).write_text(text, encoding="utf-8")
+
+
+BROKEN = (
+    half_a_line,
+    no_end,
+    no_file,
+    times_that_go_back,
+    times_ahead,
+    of_another_stage,
+    a_line_without_an_action,
+)
+
+
+@pytest.mark.parametrize("damage", BROKEN)
+def test_an_audit_that_cannot_be_read_does_not_blind_it_to_a_breach(
+    trialling: Trialling, damage: Callable[[Trialling], None]
+) -> None:
+    trialling.enter("early")
+    trialling.decide(3_000, failing=0.5)
+    damage(trialling)
+    seen = acted(trialling)
+    assert "errors" in {each.name for each in seen.breached}
+    assert (seen.exit_code, len(seen.blind)) == (1, 1)
+    assert "everything counts that this stage ever saw" in seen.blind[0]
+    assert seen.response is not None
+    assert seen.response.taken
+    state = read_state(trialling.tiny.control)
+    assert state is not None
+    assert (state.stage, state.latched) == ("shadow", True)
+    controller.tell(trialling.tiny.settings(), seen)
+    told = (trialling.tiny.root / "var" / "alerts" / "alerts.jsonl").read_text()
+    assert "errors breached" in told
+    assert "It acts on the rest." in told
+
+
+@pytest.mark.parametrize("damage", BROKEN)
+def test_an_audit_that_cannot_be_read_is_never_quiet(
+    trialling: Trialling, damage: Callable[[Trialling], None]
+) -> None:
+    trialling.enter("early")
+    trialling.decide(4_000, wrong=(0.03, 0.03))
+    damage(trialling)
+    seen = acted(trialling)
+    assert {each.verdict for each in seen.judged} == {"quiet"}
+    assert (seen.exit_code, seen.response, len(seen.blind)) == (3, None, 1)
+
+
+def test_no_guardrails_are_not_quiet() -> None:
+    assert controller.Look(NOW, "early").verdict == "inconclusive"
+
+
+def test_one_guardrail_that_cannot_be_asked_does_not_keep_the_others_from_a_breach(
+    trialling: Trialling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trialling.enter("early")
+    trialling.decide(3_000, failing=0.5)
+    (contract,) = trialling.tiny.root.glob("src/*/contract.py")
+    contract.write_text("a contract that is none\n")
+    for name in [name for name in sys.modules if name.split(".")[0] == contract.parent.name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(controller, "_silence", lambda _trial: 1 / 0)
+    seen = acted(trialling)
+    assert {each.name for each in seen.breached} == {"errors", "fallbacks"}
+    assert [each.verdict for each in seen.judged if each.name == "wrong-decisions"] == ["inconclusive"]
+    assert len(seen.blind) == 2
+    assert seen.response is not None
+    assert seen.response.taken
+
+
+@pytest.mark.parametrize("file", [AUDIT, END])
+def test_a_rollback_and_a_kill_stand_whatever_the_audit_says(trialling: Trialling, file: str) -> None:
+    """A digest that no encoding takes: the next line cannot follow from it."""
+    trialling.enter("early")
+    (trialling.tiny.control / file).write_text('{"lines": 9, "sha256": "\\ud800"}\n')
+    done = roll_back(trialling.tiny.control, reason="x")
+    assert (done.action, done.taken) == ("rollback", True)
+    assert "the line in audit.jsonl" in done.missing[0]
+    assert Control(trialling.tiny.control).permission("plot 1").arm == "fallback"
+    stopped = kill(trialling.tiny.control, reason="x")
+    assert stopped.state is not None
+    assert stopped.state.latched
+    assert "the line in audit.jsonl" in stopped.missing[0]
 
 
 def test_it_has_nothing_to_guard_where_no_model_decides_anything_real(trialling: Trialling) -> None:
@@ -177,6 +292,7 @@ def test_in_shadow_a_model_that_fails_is_held_back(
     pairs = Pairs(errors=50)
     monkeypatch.setattr(trial, "summary", lambda *_: pairs)
     trialling.enter("shadow", champion=OLD)
+    trialling.decide(500, **CHAMPION, **SERVES)
     assert acted(trialling).verdict == "quiet"
     pairs.errors = 400
     seen = acted(trialling)
@@ -184,7 +300,69 @@ def test_in_shadow_a_model_that_fails_is_held_back(
     state = read_state(trialling.tiny.control)
     assert state is not None
     assert (state.held, state.latched, state.champion) == (True, False, Slot(digest=OLD, pct=100))
+    found = trialling.look()
+    assert {each.name for each in found.judged} == {f"champion: {name}" for name in BOUNDS}
+    assert (found.digest, found.idle, found.exit_code) == (OLD, "", 3)
+    trialling.tiny.put(stage="shadow", held=True, challenger=Slot(digest=trialling.digest, pct=0))
     assert trialling.look().idle.startswith("taken back and held")
+
+
+BOUNDS = ("errors", "late-answers", "fallbacks")
+CHAMPION = {"assigned": "champion", "model_digest": OLD}
+SERVES = {"served_by": "model", "why": "assigned", "score": 0.7}
+FAILS = {"served_by": "fallback", "why": "model_failed", "score": None}
+
+
+@pytest.mark.parametrize("stage", ["shadow", "early", "broad"])
+def test_a_champion_beside_a_model_on_trial_is_guarded_and_its_breach_stops_both(
+    trialling: Trialling, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "summary", lambda *_: Pairs())
+    trialling.enter(stage, champion=OLD)
+    if stage != "shadow":
+        trialling.decide(3_000)
+    trialling.decide(1_000, keep=lambda place: place > 50, **CHAMPION, **FAILS)
+    seen = acted(trialling)
+    assert {each.name for each in seen.breached} == {"champion: errors", "champion: fallbacks"}
+    assert {each.model for each in seen.breached} == {OLD}
+    assert (seen.digest, seen.beside) == (trialling.digest, OLD)
+    state = read_state(trialling.tiny.control)
+    assert state is not None
+    assert (state.stage, state.latched) == ("shadow", True)
+    assert Control(trialling.tiny.control).permission("plot 1").arm == "fallback"
+    assert f"model {OLD[:12]}: champion: errors" in read_audit(trialling.tiny.control)[-1]["reason"]
+    controller.tell(trialling.tiny.settings(), seen)
+    assert f"Model {OLD[:12]}" in (trialling.tiny.root / "var" / "alerts" / "alerts.jsonl").read_text()
+
+
+def test_a_champion_is_guarded_while_the_other_is_held_in_shadow(trialling: Trialling) -> None:
+    trialling.enter("shadow", champion=OLD, held=True)
+    trialling.decide(1_000, **CHAMPION, **FAILS)
+    seen = acted(trialling)
+    assert seen.response is not None
+    assert seen.response.taken
+    assert Control(trialling.tiny.control).permission("plot 1").arm == "fallback"
+
+
+def test_a_champion_is_guarded_without_a_model_on_trial_and_without_an_audit(trialling: Trialling) -> None:
+    trialling.enter("early", champion=OLD, challenger=None)
+    trialling.decide(1_000, **CHAMPION, **FAILS)
+    half_a_line(trialling)
+    seen = acted(trialling)
+    assert (seen.digest, seen.beside, seen.exit_code) == (OLD, "", 1)
+    assert Control(trialling.tiny.control).permission("plot 1").arm == "fallback"
+
+
+def test_a_model_on_trial_that_is_breached_leaves_the_champion_to_go_on(trialling: Trialling) -> None:
+    """And one that does better than the champion is no breach of the champion's."""
+    trialling.enter("broad", champion=OLD)
+    trialling.decide(3_000, keep=lambda place: place > 50, wrong=(0.5, 0.5), **CHAMPION, **SERVES)
+    trialling.decide(3_000, keep=lambda place: place <= 50, wrong=(0.0, 0.0), failing=0.3)
+    seen = acted(trialling)
+    assert {each.model for each in seen.breached} == {trialling.digest}
+    assert "champion: wrong-decisions" not in {each.name for each in seen.judged}
+    found = Control(trialling.tiny.control).permission("plot 1")
+    assert (found.arm, found.digest) == ("champion", OLD)
 
 
 def test_in_shadow_without_kept_pairs_it_is_inconclusive(
@@ -319,12 +497,11 @@ def test_run_takes_back_while_it_runs_and_ends_when_told(
         assert "another controller of this pilot runs" in done.stderr
         trialling.decide(3_000, failing=0.5)
         deadline = time.monotonic() + 30
-        while (
-            (state := read_state(trialling.tiny.control))
-            and not state.latched
-            and time.monotonic() < deadline
-        ):
+        # The state comes first and its line after it: a signal in between would find it unwritten.
+        record = trialling.tiny.control / AUDIT
+        while '"rollback"' not in record.read_text() and time.monotonic() < deadline:
             time.sleep(0.1)
+        state = read_state(trialling.tiny.control)
         assert state is not None
         assert (state.stage, state.latched) == ("shadow", True)
         process.send_signal(number)
@@ -375,8 +552,6 @@ def test_a_rollback_needs_a_reason(trialling: Trialling, pilot_here: Here) -> No
 
 
 def test_a_champion_that_gives_the_reason_is_stopped_too(trialling: Trialling) -> None:
-    from harness.control import roll_back
-
     trialling.enter("early", champion=OLD)
     state = roll_back(trialling.tiny.control, reason="x", of=OLD).state
     assert state is not None

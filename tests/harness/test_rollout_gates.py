@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from governed import Governed
 from harness.control import Slot, State, read_audit
-from harness.control.audit import append
+from harness.control.audit import AUDIT, append
 from harness.control.state import write_state
 from harness.pipeline import lineage, record
 from harness.readiness import examine
@@ -82,7 +83,7 @@ def no_pairs(_trialling: Trialling, pairs: Pairs) -> None:
 
 
 def short(_trialling: Trialling, pairs: Pairs) -> None:
-    pairs.first_at = ago(11).isoformat()
+    pairs.days = 11
 
 
 def long_ago(_trialling: Trialling, pairs: Pairs) -> None:
@@ -99,6 +100,14 @@ def disagrees(_trialling: Trialling, pairs: Pairs) -> None:
 
 def hardly_agrees(_trialling: Trialling, pairs: Pairs) -> None:
     pairs.agreeing = 2_430
+
+
+def few_entities(_trialling: Trialling, pairs: Pairs) -> None:
+    pairs.agreeing, pairs.entities = 3_000, 99
+
+
+def entities_disagree(_trialling: Trialling, pairs: Pairs) -> None:
+    pairs.agreeing, pairs.apart = 3_000, 0.3
 
 
 def fails(_trialling: Trialling, pairs: Pairs) -> None:
@@ -175,6 +184,14 @@ def drill_of_other_code(trialling: Trialling, _pairs: Pairs) -> None:
     )
 
 
+def drill_of_another_model(trialling: Trialling, _pairs: Pairs) -> None:
+    trialling.drilled(model=OLD)
+
+
+def drill_of_no_model(trialling: Trialling, _pairs: Pairs) -> None:
+    trialling.drilled(model="")
+
+
 def drill_of_no_code(trialling: Trialling, _pairs: Pairs) -> None:
     trialling.drilled(trees={})
 
@@ -196,11 +213,13 @@ def undated_drill(trialling: Trialling, _pairs: Pairs) -> None:
         (no_pairs, "trial.agreement", "? whether it agrees"),
         (no_pairs, "trial.errors", "? how often it fails"),
         (no_pairs, "trial.dropped", "? how often it was not run"),
-        (short, "trial.spanned", ": its decisions span 10.9 days, and 11.2 of 14 are wanted"),
-        (long_ago, "trial.spanned", "? how it does now: nothing was decided since"),
+        (short, "trial.spanned", ": it has decisions on 11 days since 2026-01-09, and 12 are wanted"),
+        (long_ago, "trial.spanned", "? how it does now: it has said nothing since"),
         (ahead, "trial.spanned", "? how long decisions were made"),
         (disagrees, "trial.agreement", ": 2,300 of 3,000 pairs agree (76.7%)"),
         (hardly_agrees, "trial.agreement", "? whether it agrees in 80%: 2,430 of 3,000 pairs agree (81.0%)"),
+        (few_entities, "trial.agreement", "? whether it agrees in 80%: 3,000 of 3,000 pairs agree (100.0%)"),
+        (entities_disagree, "trial.agreement", "(100.0%), 70.0% over 1,500 entities, shown is"),
         (fails, "trial.errors", ": it failed in 300 of 3,300 runs, more than 5%"),
         (dropped, "trial.dropped", ": it was not run beside 5.1% of decisions"),
         (unmonitored, "trial.quiet", "? what the monitor says: it has not run"),
@@ -221,6 +240,8 @@ def undated_drill(trialling: Trialling, _pairs: Pairs) -> None:
         (undated_drill, "trial.drilled", "? whether a kill stops the model"),
         (drill_of_other_code, "trial.drilled", "it was drilled with other code: src"),
         (drill_of_no_code, "trial.drilled", "it was drilled with other code"),
+        (drill_of_another_model, "trial.drilled", "json: model cccccccccccc was drilled, and "),
+        (drill_of_no_model, "trial.drilled", " is on trial"),
     ],
     ids=lambda value: value.__name__ if callable(value) else None,
 )
@@ -261,7 +282,7 @@ def test_without_kept_pairs_nothing_leaves_shadow(
         ({"stage": "shadow"}, "trial.spanned", "? whether it does well: 0 decisions"),
         ({"revision": 4}, "trial.spanned", "? whether it does well: 0 decisions"),
         ({"model_digest": OLD}, "trial.spanned", "? whether it does well: 0 decisions"),
-        ({"since": 10.0}, "trial.spanned", "its decisions span 10.0 days"),
+        ({"since": 10.0}, "trial.spanned", "it has decisions on 11 days since 2026-01-09, and 23 are wanted"),
         ({"until": 4.5}, "trial.spanned", "? how it does now"),
         ({"keep": lambda place: place > 10 or place <= 7}, "trial.shares", "have the model (7"),
     ],
@@ -283,6 +304,88 @@ def test_one_entity_that_decides_all_the_time_is_one_entity(trialling: Trialling
     trialling.monitored()
     trialling.drilled()
     assert "entities with the model, and 100 are needed" in trialling.asked("broad")["trial.guardrails"]
+
+
+def test_days_on_which_the_model_was_stopped_are_no_days_of_the_stage(trialling: Trialling) -> None:
+    """The service goes on, the fallback decides: by a kill, by what a remote control says, by a breaker."""
+    trialling.enter("early")
+    trialling.decide(6_000, since=50, until=45, wrong=(0.03, 0.03))
+    stopped = {"assigned": "fallback", "served_by": "fallback", "model_digest": None, "bucket": None}
+    trialling.decide(2_000, since=44.9, until=30, **stopped, why="killed")
+    trialling.decide(2_000, since=29.9, until=20, **stopped, why="remote_killed")
+    trialling.decide(2_000, since=19.9, until=1, served_by="fallback", why="breaker_open")
+    another = {"assigned": "champion", "served_by": "model", "model_digest": OLD, "why": "assigned"}
+    trialling.decide(500, since=44, until=2, **another)
+    trialling.decide(6_000, since=0.5, wrong=(0.03, 0.03))
+    told = trialling.asked("broad")["trial.spanned"]
+    assert told == ": it has decisions on 7 days since 2026-01-09, and 23 are wanted"
+
+
+def test_days_of_before_a_person_armed_are_no_days_of_the_stage(trialling: Trialling) -> None:
+    trialling.enter("early", rev=6)
+    trialling.decide(6_000, since=50, until=10, wrong=(0.03, 0.03))
+    trialling.audit(ago(9), "arm", "mended", 6)
+    trialling.decide(12_000, since=8.9, wrong=(0.03, 0.03), revision=6)
+    found = trialling.asked("broad")
+    assert ": it is in force since 2026-03-01 12:00 UTC, when it was armed (9.0 days" in found["trial.lasted"]
+    assert found["trial.spanned"] == ": it has decisions on 10 days since 2026-03-01, and 23 are wanted"
+
+
+def test_in_shadow_days_without_a_score_are_no_days_of_the_stage(trialling: Trialling) -> None:
+    shadow(trialling)
+    trialling.run_beside(1_500, since=39, until=36)
+    trialling.run_beside(20, since=35, until=2, failing=1.0)
+    trialling.run_beside(100, since=1)
+    assert ": it has decisions on 6 days" in trialling.asked("early")["trial.spanned"]
+    trialling.lines.clear()
+    trialling.enter("shadow", rev=6)
+    trialling.audit(ago(2), "arm", "mended", 6)
+    assert "? whether it does well: 100 pairs" in trialling.asked("early")["trial.spanned"]
+
+
+def decided_by(trialling: Trialling) -> dict[str, Any]:
+    """The columns of a decision by the model, whatever its bucket."""
+    arm = {"assigned": "challenger", "why": "assigned", "served_by": "model", "score": 0.7}
+    return {**arm, "model_digest": trialling.digest}
+
+
+def test_one_entity_asked_all_day_shows_no_bound_however_quiet_it_is(trialling: Trialling) -> None:
+    trialling.enter("early")
+    trialling.decide(1, each=12_000, **decided_by(trialling))
+    (found,) = [each for each in trialling.look().judged if each.name == "errors"]
+    assert (found.verdict, found.shown, found.decisions) == ("quiet", False, 12_000)
+    assert "0.0% over 1 entities, and 100 are needed" in found.why
+
+
+def test_entities_that_fail_are_not_hidden_by_one_that_asks_all_day(trialling: Trialling) -> None:
+    """A hundredth of the decisions fails, and nine tenths of the entities."""
+    trialling.enter("early")
+    trialling.decide(1, each=12_000, **decided_by(trialling))
+    trialling.decide(1_200, failing=0.9)
+    (found,) = [each for each in trialling.look().judged if each.name == "errors"]
+    assert found.treated is not None
+    assert found.treated < 0.02
+    assert found.verdict == "breached"
+
+
+def test_in_shadow_one_entity_asked_all_day_shows_no_agreement(trialling: Trialling) -> None:
+    shadow(trialling)
+    trialling.run_beside(1, each=3_000)
+    told = trialling.asked("early")["trial.agreement"]
+    assert told.startswith("? whether it agrees in 80%: 2,8")
+    assert "over 1 entities, and 100 are needed" in told
+    trialling.run_beside(600)
+    assert trialling.asked("early") == {}
+
+
+def test_in_shadow_entities_that_differ_are_not_hidden_by_one_that_asks_all_day(trialling: Trialling) -> None:
+    shadow(trialling)
+    trialling.run_beside(1, each=9_000, agreeing=1.0)
+    trialling.run_beside(300, agreeing=0.3, failing=0.3)
+    found = trialling.asked("early")
+    assert "and above 80% is wanted" in found["trial.agreement"]
+    assert "runs, more than 5%" in found["trial.errors"]
+    assert trialling.verdicts()["shadow-errors"] == "breached"
 
 
 def test_one_arm_without_anybody_shows_nothing(trialling: Trialling) -> None:
@@ -333,6 +436,16 @@ def test_32_audit_times_that_go_back_leave_it_open_how_long_a_stage_lasted(
 def test_32_an_audit_from_the_future_leaves_it_open(trialling: Trialling, pairs: Pairs) -> None:
     shadow(trialling)
     assert "do not grow up to now" in trialling.asked("early", ago(70))["trial.lasted"]
+
+
+def test_an_audit_that_cannot_be_read_keeps_every_gate_shut(trialling: Trialling, pairs: Pairs) -> None:
+    """The controller does without it, and a gate never."""
+    shadow(trialling)
+    with (trialling.tiny.control / AUDIT).open("a") as stream:
+        stream.write('{"at": "2026-03-0')
+    found = trialling.asked("early")
+    for check in ("trial.lasted", "trial.spanned", "trial.agreement", "trial.quiet"):
+        assert found[check].startswith("? since when the stage 'shadow' is in force")
 
 
 def state(stage: Any, rev: int) -> State:
@@ -400,6 +513,30 @@ def test_26_metrics_that_stopped_are_inconclusive_and_promote_exits_3(
     assert "INCONCLUSIVE at broad" in done.stdout
     assert "What the stage in force has shown" in done.stdout
     assert [each["action"] for each in read_audit(governed.control)] == ["approve", "refuse"]
+
+
+@pytest.mark.parametrize("graver", ["breached", "failed", "inconclusive", "a word of a later version"])
+@pytest.mark.parametrize("first", ["champion", "challenger"])
+def test_a_signal_of_a_model_in_two_roles_says_what_is_graver(
+    trialling: Trialling, graver: str, first: str
+) -> None:
+    trialling.enter("early")
+    trialling.monitored()
+    file = trialling.tiny.root / signals.REPORT
+    said = json.loads(file.read_text())
+    said["models"] = [{"role": role, "digest": trialling.digest} for role in ("champion", "challenger")]
+    said["signals"] = [
+        {"id": "input-drift", "model": role, "verdict": graver if role == first else "ok", "why": role}
+        for role in ("champion", "challenger")
+    ]
+    file.write_text(json.dumps(said))
+    found = signals.latest(trialling.tiny.root, trialling.digest, NOW, ago(1))
+    assert (found.verdicts, found.why) == ({"input-drift": graver}, {"input-drift": first})
+    said["signals"].append({"id": "input-drift", "model": first, "verdict": "breached", "why": "most of all"})
+    said["signals"].append({"id": "input-drift", "model": first, "verdict": "failed", "why": "less"})
+    file.write_text(json.dumps(said))
+    found = signals.latest(trialling.tiny.root, trialling.digest, NOW, ago(1))
+    assert found.verdicts == {"input-drift": "breached"}
 
 
 def test_the_monitors_report_lies_where_the_monitor_writes_it() -> None:

@@ -12,13 +12,15 @@ import pytest
 from scipy import stats
 
 from harness.governance.rollout import Guardrail
-from harness.rollout.guardrails import LEAST_ENTITIES, judge
+from harness.rollout.guardrails import LEAST_ENTITIES, both, judge
 from harness.rollout.statistics import (
     Sample,
+    at_most,
     difference,
     evidence_above,
     evidence_of_other_shares,
     lower_bound,
+    refuted,
     upper_bound,
 )
 from harness.store.arms import Arms, Counted
@@ -124,6 +126,85 @@ def test_a_fault_is_seen_within_the_measured_number_of_units(
     assert float(np.median(seen)) <= median
 
 
+def shown_in_spite(
+    draw: np.random.Generator, mean: float, *, entities: int, rounds: int, by_entity: bool
+) -> bool:
+    """Whether a rate at its bound is shown to be below it at some look, while entities come and decide on."""
+    rates = draw.beta(0.1, 0.1 / mean - 0.1, entities)
+    events, decisions = np.zeros(entities), np.zeros(entities)
+    for number in range(rounds):
+        here = slice(0, entities * (number + 1) // rounds)
+        asked = draw.integers(1, 6, events[here].size)
+        events[here] += draw.binomial(asked, rates[here])
+        decisions[here] += asked
+        seen = decisions > 0
+        total, units = float((events[seen] / decisions[seen]).sum()), int(seen.sum())
+        counted = Counted(int(decisions.sum()), float(events.sum()), units, total, 0.0)
+        counts = both(counted.events, counted.decisions, counted.total, counted.entities)
+        if at_most(counts if by_entity else counts[:1], ALPHA) <= mean:
+            return True
+    return False
+
+
+def test_24_entities_that_ask_on_and_on_show_no_more_than_they_are() -> None:
+    """Each has a rate of its own, and their mean is the bound; looked at after every round."""
+    draw = np.random.default_rng(30)
+    runs = 300
+    fired = sum(shown_in_spite(draw, 0.05, entities=200, rounds=40, by_entity=True) for _ in range(runs))
+    assert fired <= allowed(ALPHA, runs)
+
+
+def test_24_by_decisions_alone_they_would_show_far_more() -> None:
+    draw = np.random.default_rng(30)
+    runs = 100
+    fired = sum(shown_in_spite(draw, 0.05, entities=200, rounds=40, by_entity=False) for _ in range(runs))
+    assert fired > 2 * allowed(ALPHA, runs)
+
+
+def test_one_entity_asked_a_thousand_times_shows_nothing() -> None:
+    found = judge(ERRORS, Arms(Counted(100_000, 0.0, 1, 0.0, 0.0), Counted()), ALPHA)
+    assert (found.verdict, found.shown) == ("quiet", False)
+    assert "0.0% over 1 entities, and 100 are needed" in found.why
+    loose = Guardrail(name="loose", measure="error_rate", bound=0.5)
+    almost = judge(loose, Arms(Counted(990, 0.0, 99, 0.0, 0.0), Counted()), ALPHA)
+    assert (almost.verdict, almost.shown) == ("quiet", False)
+    assert judge(loose, Arms(Counted(1_000, 0.0, 100, 0.0, 0.0), Counted()), ALPHA).shown
+
+
+def test_few_entities_are_enough_to_be_taken_back() -> None:
+    assert judge(ERRORS, Arms(Counted(60, 60.0, 3, 3.0, 3.0), Counted()), ALPHA).verdict == "breached"
+
+
+def test_a_breach_by_entities_counts_as_one_by_decisions_does() -> None:
+    hidden = Counted(100_000, 900.0, 1_001, 900.0, 900.0)
+    assert judge(ERRORS, Arms(hidden, Counted()), ALPHA).verdict == "breached"
+    repeated = Counted(100_000, 90_000.0, 1_001, 1.0, 1.0)
+    assert judge(ERRORS, Arms(repeated, Counted()), ALPHA).verdict == "breached"
+
+
+def test_counts_that_are_the_same_lose_nothing_and_others_keep_to_alpha() -> None:
+    for events in range(20):
+        once = evidence_above(events, 100, 0.05) >= math.log(1 / ALPHA)
+        assert refuted([(events, 100)] * 2, 0.05, ALPHA) == once
+    # Far above in one count and at its mean in the other, the mean of both e-values is half of the first.
+    above = next(k for k in range(100) if evidence_above(k, 100, 0.05) >= math.log(1 / ALPHA))
+    assert not refuted([(above, 100), (0, 100)], 0.05, ALPHA)
+    assert refuted([(above + 2, 100), (0, 100)], 0.05, ALPHA)
+
+
+def test_the_evidence_of_parts_is_one_on_average_at_most() -> None:
+    """Ten units that are 0, a half or 1, whose mean is the rate: summed over all that they can bring."""
+    for rate, half in ((0.1, 0.1), (0.3, 0.2), (0.5, 0.6)):
+        ones = rate - half / 2
+        mean = sum(
+            stats.multinomial.pmf([k, h, 10 - k - h], 10, [ones, half, 1 - ones - half])
+            * math.exp(evidence_above(k + h / 2, 10, rate))
+            for k in range(11)
+            for h in range(11 - k)
+        )
+        assert 0 < mean <= 1
+
+
 def test_an_improvement_is_no_breach_and_shows_itself_no_worse() -> None:
     found = judge(LOSS, arms(20, 2_000, 400, 4_000), ALPHA)
     assert (found.verdict, found.shown) == ("quiet", True)
@@ -158,6 +239,10 @@ def test_a_bound_without_decisions_is_inconclusive_and_with_few_is_not_shown() -
     assert (nothing.verdict, nothing.shown) == ("inconclusive", False)
     few = judge(ERRORS, arms(0, 20, 0, 0), ALPHA)
     assert (few.verdict, few.shown) == ("quiet", False)
+    for open_ in (arms(2, 150, 0, 0), Arms(Counted(100_000, 200.0, 120, 2.0, 2.0), Counted())):
+        found = judge(ERRORS, open_, ALPHA)
+        assert (found.verdict, found.shown) == ("quiet", False)
+        assert "is not shown yet" in found.why
     many = judge(ERRORS, arms(5, 3_000, 0, 0), ALPHA)
     assert (many.verdict, many.shown) == ("quiet", True)
     bad = judge(ERRORS, arms(60, 300, 0, 0), ALPHA)

@@ -19,7 +19,7 @@ from harness.monitor.shadow_compare import compare
 from harness.pilot import Amount, Choice, Contract, Field
 from harness.pipeline.reference import Profile, Reference
 from harness.store import Decision, DecisionStore, Outcome, OutcomeStore, Shadowed, ShadowStore
-from harness.store.shadow import Summary, summary
+from harness.store.shadow import ByEntity, Summary, summary
 from rendering import ROOT
 from shadowing import Said, write
 
@@ -200,11 +200,12 @@ def test_what_a_gate_is_told(store: DecisionStore) -> None:
     kept = ShadowStore(store.database)
     kept.add(FAILURES)
     first, last = "2026-03-01T00:00:00.000000+00:00", "2026-03-01T05:00:00.000000+00:00"
-    assert summary(kept, B, "") == Summary(6, 3, 4, 10, first, last)
+    assert summary(kept, B, "") == Summary(6, 3, 4, 10, first, last, 1, ByEntity(6, 3.0, 6, 0.0))
     later = summary(kept, B, "2026-03-01T02:00:00.000000+00:00")
     assert (later.pairs, later.agreeing, later.first_at) == (4, 2, "2026-03-01T02:00:00.000000+00:00")
-    assert summary(kept, B, "2027") == Summary(0, 0, 0, 0, None, None)
-    assert summary(kept, OTHER, "") == Summary(0, 0, 0, 0, None, None)
+    nothing = Summary(0, 0, 0, 0, None, None, 0, ByEntity(0, 0.0, 0, 0.0))
+    assert summary(kept, B, "2027") == nothing
+    assert summary(kept, OTHER, "") == nothing
 
 
 @pytest.mark.parametrize(

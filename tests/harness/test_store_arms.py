@@ -13,10 +13,11 @@ import sqlalchemy as sa
 
 from harness.control import Why
 from harness.simulate import embedded
-from harness.store import Database
+from harness.store import Database, Shadowed, ShadowStore
 from harness.store.arms import NO_FAILURE, OUTSIDE, TOO_SLOW, Arms, ArmStore, Stretch
 from harness.store.decisions import decisions
 from harness.store.outcomes import outcomes
+from harness.store.shadow import ByEntity, shadow
 
 A, B = "a" * 64, "b" * 64
 STRETCH = Stretch("early", A, 5, "2026-03-01")
@@ -37,6 +38,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
     with opened.writing("no", "no") as connection:
         connection.execute(sa.delete(decisions))
         connection.execute(sa.delete(outcomes))
+        connection.execute(sa.delete(shadow))
     yield opened
     opened.close()
 
@@ -182,6 +184,36 @@ def test_the_spread_is_that_of_the_stage(database: Database) -> None:
         "2026-03-05T10:00:00",
     )
     assert store.last_decision() == "2026-03-05T10:00:00"
+
+
+def test_a_models_time_in_shadow_is_added_up_by_entity_and_by_day(database: Database) -> None:
+    """One entity with four runs of which one failed, one that only failed, and one that agreed; two days."""
+    said = [
+        ("often", "ok", True, "2026-03-02"),
+        ("often", "ok", False, "2026-03-02"),
+        ("often", "ok", True, "2026-03-03"),
+        ("often", "too_slow", None, "2026-03-04"),
+        ("failed", "error", None, "2026-03-05"),
+        ("once", "ok", True, "2026-03-03"),
+        ("not asked", "dropped", None, "2026-03-06"),
+        ("sandbox", "ok", False, "2026-03-07"),
+        ("before", "ok", False, "2026-02-01"),
+    ]
+    put(database, [{"entity": entity} for entity, *_ in said])
+    kept = ShadowStore(database)
+    kept.add(
+        [
+            Shadowed(
+                f"{day}T10:00:00.000000+00:00", A, entity == "sandbox", status, f"d{number}", agrees=agrees
+            )
+            for number, (entity, status, agrees, day) in enumerate(said)
+        ]
+    )
+    found = kept.by_entity(A, "2026-03-01")
+    assert (found.paired, found.run) == (2, 3)
+    assert (found.agreeing, found.failing) == (pytest.approx(2 / 3 + 1), pytest.approx(1 / 4 + 1 + 0))
+    assert (kept.days(A, "2026-03-01"), kept.days(A), kept.days(B)) == (2, 3, 0)
+    assert kept.by_entity(B) == ByEntity(0, 0.0, 0, 0.0)
 
 
 def test_it_adds_up_as_going_through_the_rows_does(database: Database) -> None:

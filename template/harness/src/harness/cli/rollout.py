@@ -151,7 +151,7 @@ def _tell(seen: Look) -> None:
     if seen.idle:
         context.say_safely(f"  nothing to guard: {seen.idle}")
     for each in sorted(seen.judged, key=lambda one: ("breached", "inconclusive", "quiet").index(one.verdict)):
-        context.say_safely(f"  {each.verdict:<13}{each.name:<22}{each.why}")
+        context.say_safely(f"  {each.verdict:<13}{each.name:<24}{each.why}")
     for told in seen.blind:
         context.say_safely(f"  cannot see: {told}")
     if seen.silence:

@@ -75,12 +75,12 @@ def kill(folder: Path, *, reason: str, who: Actor | None = None) -> Stop:
             try:
                 state = _latch(folder, name, reason)
             except (StateUnreadable, OSError) as error:
-                missing.append(f"the latch in state.json ({_why(error)})")
+                missing.append(f"the latch in state.json ({why(error)})")
             try:
                 revision = state.rev if state else None
                 audit.append(folder, actor=name, action="kill", reason=reason, revision=revision)
-            except OSError as error:
-                missing.append(f"the line in {audit.AUDIT} ({_why(error)})")
+            except Exception as error:  # a record that makes no sense to a line after it, too
+                missing.append(f"the line in {audit.AUDIT} ({why(error)})")
     except PilotError as error:
         missing.append(f"the latch in state.json and the line in {audit.AUDIT} ({error.what})")
     return Stop(state, tuple(missing))
@@ -95,8 +95,10 @@ def _latch(folder: Path, who: str, reason: str) -> State | None:
     return latched
 
 
-def _why(error: Exception) -> str:
-    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+def why(error: Exception) -> str:
+    """What went wrong, in a few words."""
+    said = error.strerror if isinstance(error, OSError) else str(error)
+    return said or str(error) or type(error).__name__
 
 
 def arm(folder: Path, *, reason: str, who: Actor | None = None) -> State:

@@ -150,10 +150,11 @@ def _change(
                 where=str(error.filename or folder),
                 mend="Free the disk or make the folder writable.",
             ) from error
+        # In force by now. Whatever is wrong with the record, a stop beats it, and what is missing is said.
         try:
             audit.append(folder, actor=after.actor, action=action, reason=after.reason, revision=after.rev)
-        except OSError as error:
-            return Response(action, True, after, (f"the line in {audit.AUDIT} ({error.strerror})",))
+        except Exception as error:
+            return Response(action, True, after, (f"the line in {audit.AUDIT} ({actions.why(error)})",))
     return Response(action, True, after)
 
 

@@ -31,7 +31,8 @@ class Leave(Part):
     """What a stage must show before the next.
 
     Attributes:
-        days: How long it lasted, at least.
+        days: How long it lasted, at least, since somebody last armed; on four fifths of these days the model
+            decided.
         decisions: How many decisions the model on trial saw, at least; in shadow, pairs of its decision and
             the one in
             force.

@@ -13,10 +13,11 @@ from harness.governance.rules import GATES, Problem
 from harness.pipeline.record import TREES
 from harness.readiness import drilled
 from harness.readiness.case import Case, Requirement, Unknown
+from harness.rollout.guardrails import LEAST_ENTITIES, both
 from harness.rollout.shadowed import Summary
 from harness.rollout.standing import SLACK, SPANNED, Unclear
-from harness.rollout.statistics import evidence_above, lower_bound
-from harness.rollout.trial import Trial
+from harness.rollout.statistics import at_least, refuted
+from harness.rollout.trial import Since, Trial
 
 DRILL_AGAIN = "Run `pilot drill kill`, and commit what it wrote."
 DRILL_EVERY = timedelta(days=30)
@@ -38,7 +39,8 @@ def _lasted(case: Case) -> Iterator[Problem]:
     trial, leave = _leaving(case)
     wanted, lasted = timedelta(days=leave.days), trial.standing.lasted(case.now)
     if lasted < wanted:
-        since = f"{trial.standing.entered_at:%Y-%m-%d %H:%M} UTC"
+        armed = ", when it was armed" if trial.standing.judged != trial.standing.revision else ""
+        since = f"{trial.standing.judged_at:%Y-%m-%d %H:%M} UTC{armed}"
         counted = f"{_days(lasted)} count, an hour left off for clocks"
         yield Problem("", f"it is in force since {since} ({counted}), and {leave.days} days are wanted")
 
@@ -46,28 +48,29 @@ def _lasted(case: Case) -> Iterator[Problem]:
 def _spanned(case: Case) -> Iterator[Problem]:
     trial, leave = _leaving(case)
     if trial.standing.stage == "shadow":
-        counts = _shadowed(trial)
-        count, first, last, what = counts.pairs, counts.first_at, counts.last_at, "pairs of decisions"
+        counts = _shadowed(trial, "judged")
+        count, days, first, last = counts.pairs, counts.days, counts.first_at, counts.last_at
+        what = "pairs of decisions"
     else:
         spread = trial.spread()
-        count, first, last = spread.treated, spread.first_at, spread.last_at
+        count, days, first, last = spread.treated, spread.days, spread.first_at, spread.last_at
         what = "decisions to which the model was assigned"
     if count < leave.decisions or first is None or last is None:
         told = f"whether it does well: {count:,} {what}, and {leave.decisions:,} are wanted"
         raise Unknown(told, "Wait for more; look whether the service decides.")
     begin, end = datetime.fromisoformat(first), datetime.fromisoformat(last)
-    if end > case.now + SLACK or begin < trial.standing.entered_at - SLACK:
+    if end > case.now + SLACK or begin < trial.standing.judged_at - SLACK:
         raise Unknown(
             "how long decisions were made: their times do not fit this host's clock", "Set the clocks."
         )
     if case.now - end > RECENT:
         raise Unknown(
-            f"how it does now: nothing was decided since {last[:10]}", "Look whether the service decides."
+            f"how it does now: it has said nothing since {last[:10]}", "Look whether the service decides."
         )
-    if end - begin < timedelta(days=leave.days) * SPANNED:
-        wanted = f"{leave.days * SPANNED:g} of {leave.days} are wanted"
-        told = f"its decisions span {_days(end - begin)}, and {wanted}"
-        yield Problem("", told)
+    wanted = math.ceil(round(leave.days * SPANNED, 6))
+    if days < wanted:
+        since = f"{trial.standing.judged_at:%Y-%m-%d}"
+        yield Problem("", f"it has decisions on {days} days since {since}, and {wanted} are wanted")
 
 
 def _agreement(case: Case) -> Iterator[Problem]:
@@ -75,12 +78,18 @@ def _agreement(case: Case) -> Iterator[Problem]:
         return
     trial, leave = _leaving(case)
     counts = _shadowed(trial)
-    shown = lower_bound(counts.agreeing, counts.pairs, trial.rollout.alpha)
-    if shown > leave.agreement:
+    entities = counts.by_entity
+    if not counts.pairs or not entities.paired:
+        raise Unknown(f"whether it agrees in {leave.agreement:.0%}: there are no pairs", "Wait for more.")
+    asked = both(counts.agreeing, counts.pairs, entities.agreeing, entities.paired)
+    shown, few = at_least(asked, trial.rollout.alpha), entities.paired < LEAST_ENTITIES
+    if shown > leave.agreement and not few:
         return
-    share = counts.agreeing / counts.pairs if counts.pairs else 0.0
-    said = f"{counts.agreeing:,} of {counts.pairs:,} pairs agree ({share:.1%}), shown is {shown:.1%}"
-    if share > leave.agreement or not counts.pairs:
+    share, of_entities = counts.agreeing / counts.pairs, entities.agreeing / entities.paired
+    said = f"{counts.agreeing:,} of {counts.pairs:,} pairs agree ({share:.1%}), "
+    said += f"{of_entities:.1%} over {entities.paired:,} entities"
+    said += f", and {LEAST_ENTITIES} are needed" if few else f", shown is {shown:.1%}"
+    if few or min(share, of_entities) > leave.agreement:
         raise Unknown(f"whether it agrees in {leave.agreement:.0%}: {said}", "Wait for more.")
     yield Problem("", f"{said}, and above {leave.agreement:.0%} is wanted")
 
@@ -93,7 +102,8 @@ def _errors(case: Case) -> Iterator[Problem]:
     runs = counts.pairs + counts.errors
     if not runs:
         raise Unknown("how often it fails in shadow: it was never run", "Look whether the service decides.")
-    if evidence_above(counts.errors, runs, leave.error_rate) >= math.log(1 / trial.rollout.alpha):
+    asked = both(counts.errors, runs, counts.by_entity.failing, counts.by_entity.run)
+    if refuted(asked, leave.error_rate, trial.rollout.alpha):
         yield Problem(
             "", f"it failed in {counts.errors:,} of {runs:,} runs, more than {leave.error_rate:.0%}"
         )
@@ -167,6 +177,8 @@ def _drilled(case: Case) -> Iterator[Problem]:
         found = drilled.read(case.root, "kill")
     except PilotError as error:
         raise Unknown(f"whether a kill stops the model: {where}: {error.what}", DRILL_AGAIN) from error
+    slot = case.state.challenger if case.state else None
+    on_trial = slot.digest if slot else ""
     other = [name for name, tree in found.trees.items() if tree != case.committed_tree(name)]
     if not found.passed:
         yield Problem(where, f"the last drill came out {found.verdict}")
@@ -177,11 +189,14 @@ def _drilled(case: Case) -> Iterator[Problem]:
         yield Problem(where, told)
     elif other or set(found.trees) != set(TREES):
         yield Problem(where, f"it was drilled with other code: {', '.join(other) or 'not said which'}")
+    elif found.model != on_trial:
+        told = f"model {found.model[:12]} was drilled, and {on_trial[:12] or 'none'} is on trial"
+        yield Problem(where, told)
 
 
-def _shadowed(trial: Trial) -> Summary:
+def _shadowed(trial: Trial, since: Since = "entered") -> Summary:
     try:
-        return trial.shadowed()
+        return trial.shadowed(since)
     except Unclear as error:
         raise Unknown(error.what, error.mend) from error
 

@@ -1,5 +1,8 @@
 """The controller: look at the guardrails, and take the model back when one is breached.
 
+A champion that decides beside the model on trial is guarded as well, by bounds and signals. Where it gives
+the reason, nothing better is known than the fallback, and both stop.
+
 It only ever restricts: it promotes nothing, whatever it sees, and what it cannot see is inconclusive. It
 asks the store anew at every look and remembers nothing, so a look that was missed is made up for by the
 next, and two controllers at once do no harm: what is in force already is not done again. What is done to the
@@ -10,11 +13,11 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +27,16 @@ from harness.errors import PilotError, unforeseen
 from harness.governance import read
 from harness.governance.documents import BY_NAME
 from harness.governance.rollout import Leave, Rollout
-from harness.rollout.guardrails import VERDICTS, Judged, Verdict
+from harness.rollout.guardrails import VERDICTS, Judged, Verdict, both
 from harness.rollout.standing import Unclear
-from harness.rollout.statistics import evidence_above
-from harness.rollout.trial import Trial, on_trial
+from harness.rollout.statistics import refuted
+from harness.rollout.trial import Trial, on_guard
 from harness.settings import Settings
 from harness.store.arms import ArmStore
 
 LOCK = Path("var", "run", "controller.lock")
 EXIT_CODES: dict[Verdict, int] = {"quiet": 0, "breached": 1, "inconclusive": 3}
+SHADOW_ERRORS = "shadow-errors"
 BLIND, DEAD = "rollout: blind", "rollout: no decisions"
 
 log = logging.getLogger("harness.rollout")
@@ -45,10 +49,12 @@ class Look:
     Attributes:
         at: When it looked, UTC.
         stage: The stage in force; ``unknown`` when there is no readable state.
-        digest: The model that is guarded; empty where none is.
+        digest: The model on trial, in the last stage the one in use, or a champion that is left alone; empty
+            where none is guarded.
+        beside: The model that decides beside it; empty where none does.
         judged: What each guardrail says.
         idle: Why there is nothing to guard; empty where there is something.
-        blind: Why it could not see, in one line each.
+        blind: What it could not see and why, in one line each. It still acts on what it does see.
         silence: How long nothing was decided, in words, where somebody is to be told.
         response: What was done; None where nothing was.
         failed: Why a rollback was not possible; the model may still decide then.
@@ -57,6 +63,7 @@ class Look:
     at: datetime
     stage: str
     digest: str = ""
+    beside: str = ""
     judged: tuple[Judged, ...] = ()
     idle: str = ""
     blind: tuple[str, ...] = ()
@@ -66,8 +73,8 @@ class Look:
 
     @property
     def verdict(self) -> Verdict:
-        """The gravest of all; quiet where there is nothing to guard."""
-        found = {each.verdict for each in self.judged}
+        """The gravest of all; what it cannot see is inconclusive. Quiet where there is nothing to guard."""
+        found = {each.verdict for each in self.judged} | ({"inconclusive"} if self.blind else set())
         return next((each for each in VERDICTS if each in found), "quiet" if self.idle else "inconclusive")
 
     @property
@@ -100,6 +107,7 @@ class Look:
             "at": self.at.isoformat(timespec="seconds"),
             "stage": self.stage,
             "model": self.digest or None,
+            "beside": self.beside or None,
             "guardrails": [asdict(each) for each in self.judged],
             "idle": self.idle or None,
             "blind": list(self.blind),
@@ -115,7 +123,7 @@ def look(settings: Settings, now: datetime) -> Look:
 
     Nothing that can go wrong while looking gets out of here: it is what the controller could not see.
     """
-    stage, digest = "unknown", ""
+    stage = "unknown"
     try:
         state = _state(settings)
         stage = state.stage if state else "unknown"
@@ -123,20 +131,23 @@ def look(settings: Settings, now: datetime) -> Look:
         if idle:
             return Look(now, stage, idle=idle)
         rollout = read(settings.path(BY_NAME["rollout"].path), Rollout)
-        trial = on_trial(settings, rollout, state, now)
+        trials, missing = on_guard(settings, rollout, state, now)
     except Unclear as error:
         return Look(now, stage, blind=(str(error),))
     except Exception as error:
         return Look(now, stage, blind=(_told(error, settings),))
+    blind, silence = list(missing), ""
     try:
-        digest = trial.digest
-        return Look(now, stage, digest, tuple(_judged(trial)), silence=_silence(trial))
-    except Unclear as error:
-        return Look(now, stage, digest, blind=(str(error),))
-    except Exception as error:
-        return Look(now, stage, digest, blind=(_told(error, settings),))
+        judged = tuple(one for trial in trials for one in _judged(trial, blind))
+        try:
+            silence = _silence(trials[0])
+        except Exception as error:
+            blind.append(_told(error, settings))
     finally:
-        trial.close()
+        trials[0].close()  # they share one store
+    first, *others = (trial.digest for trial in trials)
+    told = tuple(dict.fromkeys(blind))
+    return Look(now, stage, first, "".join(others), judged, blind=told, silence=silence)
 
 
 def act(settings: Settings, seen: Look) -> Look:
@@ -144,9 +155,11 @@ def act(settings: Settings, seen: Look) -> Look:
     if not seen.breached:
         return seen
     figures = "; ".join(f"{each.name}: {each.why}" for each in seen.breached)
-    reason = f"controller, stage {seen.stage}, model {seen.digest[:12]}: {figures}"
+    # Of the champion, if it is one of those: then nobody goes on.
+    of = seen.beside if seen.beside in {each.model for each in seen.breached} else seen.digest
+    reason = f"controller, stage {seen.stage}, model {of[:12]}: {figures}"
     try:
-        done = respond(settings.path(settings.control.folder), "rollback", reason=reason, of=seen.digest)
+        done = respond(settings.path(settings.control.folder), "rollback", reason=reason, of=of)
     except Exception as error:
         return replace(seen, failed=_told(error, settings))
     return replace(seen, response=done)
@@ -154,18 +167,19 @@ def act(settings: Settings, seen: Look) -> Look:
 
 def tell(settings: Settings, seen: Look) -> Delivered:
     """Alert about what was found; what is over is closed, so that it is told at once if it comes back."""
-    name, model = settings.pilot.name, seen.digest[:12]
+    name = settings.pilot.name
     alerts = [
         Alert(
-            f"rollout {each.name} {model}",
+            f"rollout {each.name} {each.model[:12]}",
             f"{name}: {each.name} breached",
-            f"{each.why}. Model {model}: {seen.done}",
+            f"{each.why}. Model {each.model[:12]}: {seen.done}",
         )
         for each in seen.breached
     ]
-    ended = [f"rollout {each.name} {model}" for each in seen.judged if each.verdict == "quiet"]
+    ended = [f"rollout {each.name} {each.model[:12]}" for each in seen.judged if each.verdict == "quiet"]
     if seen.blind:
-        told = f"{'; '.join(seen.blind)} Nobody guards the rollout meanwhile."
+        left = "It acts on the rest." if seen.judged else "Nobody guards the rollout meanwhile."
+        told = f"{' '.join(seen.blind)} {left}"
         alerts.append(Alert(BLIND, f"{name}: the rollout's controller cannot see", told))
     else:
         ended.append(BLIND)
@@ -226,17 +240,31 @@ def _idle(settings: Settings, state: State | None) -> str:
         return f"stopped ({state.actor}: {state.reason})"
     if state.stage == "sandbox":
         return "the sandbox decides nothing real"
-    if state.stage == "shadow" and state.held:
+    if state.stage == "shadow" and state.held and state.champion is None:
         return f"taken back and held ({state.actor}: {state.reason})"
     return ""
 
 
-def _judged(trial: Trial) -> Iterator[Judged]:
-    if trial.standing.stage != "shadow":
-        yield from trial.guarded("judged")
-        return
-    yield _in_shadow(trial)
-    yield from (each for each in trial.guarded("judged") if each.measure == "signal")
+def _judged(trial: Trial, blind: list[str]) -> Iterator[Judged]:
+    """Each guardrail by itself: one that cannot be asked does not keep the others from being breached."""
+    in_shadow = trial.standing.stage == "shadow" and not trial.beside
+    if in_shadow:
+        yield from _seen(trial, SHADOW_ERRORS, "error_rate", partial(_in_shadow, trial), blind)
+    for each in trial.asked:
+        if each.signal or not in_shadow:
+            yield from _seen(trial, each.name, each.measure, partial(trial.ask, each, "judged"), blind)
+
+
+def _seen(
+    trial: Trial, name: str, measure: str, ask: Callable[[], Judged], blind: list[str]
+) -> Iterator[Judged]:
+    named = f"{trial.beside}: {name}" if trial.beside else name
+    try:
+        yield replace(ask(), name=named, model=trial.digest)
+    except Exception as error:
+        told = str(error) if isinstance(error, Unclear) else _told(error, trial.settings)
+        blind.append(told)
+        yield Judged(named, measure, "inconclusive", False, told, model=trial.digest)
 
 
 def _in_shadow(trial: Trial) -> Judged:
@@ -245,12 +273,13 @@ def _in_shadow(trial: Trial) -> Judged:
     found = trial.shadowed("judged")
     runs, bound = found.pairs + found.errors, leave.error_rate
     if not runs:
-        return Judged("shadow-errors", "error_rate", "inconclusive", False, "it was not run in shadow yet")
-    breached = evidence_above(found.errors, runs, bound) >= math.log(1 / trial.rollout.alpha)
+        return Judged(SHADOW_ERRORS, "error_rate", "inconclusive", False, "it was not run in shadow yet")
+    asked = both(found.errors, runs, found.by_entity.failing, found.by_entity.run)
+    breached = refuted(asked, bound, trial.rollout.alpha)
     why = f"{found.errors:,} of {runs:,} runs ({found.errors / runs:.1%})"
     why += f", more than {bound:.1%}" if breached else ""
     verdict: Verdict = "breached" if breached else "quiet"
-    return Judged("shadow-errors", "error_rate", verdict, False, why, found.errors / runs, None, runs)
+    return Judged(SHADOW_ERRORS, "error_rate", verdict, False, why, found.errors / runs, None, runs)
 
 
 def _silence(trial: Trial) -> str:

@@ -2,16 +2,22 @@
 
 Quiet is enough to let a model go on deciding. To go on to the next stage it has to be shown that the
 guardrail holds: nothing seen in three decisions is quiet, and shows nothing.
+
+The unit is the entity, because it is what the rollout draws: its bucket never changes, and its decisions
+are alike. A unit of analysis finer than that of randomisation makes intervals too narrow (Deng, Knoblich
+and Lu, "Applying the Delta Method in Metric Analytics", KDD 2018; Kohavi, Tang and Xu, "Trustworthy Online
+Controlled Experiments", 2020, chapter 14). So what is shown is shown of the mean over entities, of each its
+own mean, and of the decisions besides; one entity that asks all day shows nothing. A stop asks for less: a
+bound is breached by entities or by decisions, however few entities they are about.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from harness.governance.rollout import Guardrail
-from harness.rollout.statistics import Sample, difference, evidence_above, upper_bound
+from harness.rollout.statistics import Count, Sample, at_most, difference, refuted
 from harness.store.arms import Arms, Counted
 
 Verdict = Literal["breached", "inconclusive", "quiet"]
@@ -19,7 +25,8 @@ VERDICTS: tuple[Verdict, ...] = ("breached", "inconclusive", "quiet")
 """The gravest first."""
 
 LEAST_ENTITIES = 100
-"""In each arm, before two are compared: with fewer, an asymptotic sequence is not what it says."""
+"""Before anything is shown, and in each arm before two are compared: with fewer, an asymptotic sequence is
+not what it says, and a few entities are not everybody."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,7 @@ class Judged:
         treated: The share where the model was assigned; None where nothing is known.
         control: The share where it was not; None where it is not compared.
         decisions: How many decisions of the model it rests on.
+        model: The digest of the model that is judged, where more than one is.
     """
 
     name: str
@@ -45,6 +53,7 @@ class Judged:
     treated: float | None = None
     control: float | None = None
     decisions: int = 0
+    model: str = ""
 
 
 def judge(guardrail: Guardrail, arms: Arms, alpha: float) -> Judged:
@@ -67,18 +76,36 @@ def _bounded(guardrail: Guardrail, found: Counted, bound: float, alpha: float) -
             guardrail.name, guardrail.measure, "inconclusive", False, "no decisions of the model yet"
         )
     events, rate = round(found.events), found.events / found.decisions
-    breached = evidence_above(events, found.decisions, bound) >= math.log(1 / alpha)
-    at_most = upper_bound(events, found.decisions, alpha)
-    shown = not breached and at_most <= bound
+    counts = both(found.events, found.decisions, found.total, found.entities)
+    breached = refuted(counts, bound, alpha)
+    most = at_most(counts, alpha)
+    few = found.entities < LEAST_ENTITIES
+    shown = not breached and not few and most <= bound
     said = f"{events:,} of {found.decisions:,} decisions ({rate:.1%})"
+    said += f", {found.total / found.entities:.1%} over {found.entities:,} entities"
     if breached:
         why = f"{said}, more than {bound:.1%}"
     elif shown:
-        why = f"{said}, at most {at_most:.1%}"
+        why = f"{said}, at most {most:.1%}"
+    elif few:
+        why = f"{said}, and {LEAST_ENTITIES} are needed"
     else:
-        why = f"{said}; that it is at most {bound:.1%} is not shown yet (at most {at_most:.1%})"
+        why = f"{said}; that it is at most {bound:.1%} is not shown yet (at most {most:.1%})"
     verdict: Verdict = "breached" if breached else "quiet"
     return Judged(guardrail.name, guardrail.measure, verdict, shown, why, rate, None, found.decisions)
+
+
+def both(events: float, trials: int, total: float, entities: int) -> tuple[Count, Count]:
+    """The two counts that a rate is judged by: its trials, and its entities by their means.
+
+    Args:
+        events: How many trials were one.
+        trials: How many there were.
+        total: The sum of the entities' means.
+        entities: How many entities the trials are about.
+    """
+    # The database adds up floating point: a sum of ones may come out a hair above their number.
+    return (round(events), trials), (min(total, float(entities)), entities)
 
 
 def _compared(guardrail: Guardrail, arms: Arms, margin: float, alpha: float) -> Judged:

@@ -16,6 +16,9 @@ FRESH = timedelta(hours=26)
 FINE = ("ok", "not_applicable")
 """What the monitor calls quiet; a signal that does not apply to this pilot is never raised."""
 
+GRAVEST = ("breached", "failed")
+"""What the monitor calls raised, the gravest first. What is neither this nor fine is not known."""
+
 _AGAIN = "Run `pilot monitor`."
 
 
@@ -50,7 +53,11 @@ def latest(root: Path, digest: str, now: datetime, since: datetime) -> Signals:
         said = json.loads((root / REPORT).read_text(encoding="utf-8"))
         at = datetime.fromisoformat(said["at"]).astimezone(UTC)
         roles = {model["role"] for model in said["models"] if model["digest"] == digest}
-        signals = [each for each in said["signals"] if each["model"] in roles]
+        # A model may be in the report in two roles: what is graver counts, and comes last here.
+        signals = sorted(
+            (each for each in said["signals"] if each["model"] in roles),
+            key=lambda each: _gravity(str(each["verdict"])),
+        )
         verdicts = {str(each["id"]): str(each["verdict"]) for each in signals}
         why = {str(each["id"]): str(each["why"]) for each in signals}
     except FileNotFoundError as error:
@@ -68,3 +75,9 @@ def latest(root: Path, digest: str, now: datetime, since: datetime) -> Signals:
     if not now - FRESH <= at <= now + SLACK:
         raise Unclear(f"what the monitor says today: its latest report is of {at:%Y-%m-%d %H:%M} UTC", _AGAIN)
     return Signals(at, verdicts, why)
+
+
+def _gravity(verdict: str) -> int:
+    if verdict in GRAVEST:
+        return 1 + len(GRAVEST) - GRAVEST.index(verdict)
+    return 0 if verdict in FINE else 1

@@ -2,7 +2,7 @@
 
 A stage that has to last for days must not be shortened by a clock that was set. The audit's times have to
 grow, an hour of every stage is not counted, and the decisions' own times, which other processes wrote, have
-to span it too.
+to lie on most of its days too. Days on which the model was stopped are none of them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ SLACK = timedelta(hours=1)
 """By so much a clock may have been off, at the stage's beginning or now."""
 
 SPANNED = 0.8
-"""The share of a stage's days that its decisions have to span: nights and weekends may be without any."""
+"""The share of a stage's days on which the model has to have decided. Holidays may be without any; where
+weekends are, the stage lasts longer."""
+
+EVER = datetime(1, 1, 2, tzinfo=UTC)
+"""Before every decision, with room for the slack."""
 
 _MOVED = re.compile(r"\w+ → (\w+),")
 
@@ -58,8 +62,11 @@ class Standing:
     judged_at: datetime
 
     def lasted(self, now: datetime) -> timedelta:
-        """How long the stage lasted at least, whatever the clock was at either end."""
-        return now - self.entered_at - SLACK
+        """How long the stage lasted at least since a person last judged, whatever the clocks at either end.
+
+        What was before is no time of this stage: the model may have been stopped for most of it.
+        """
+        return now - self.judged_at - SLACK
 
 
 def standing(state: State, entries: Sequence[dict[str, Any]], now: datetime) -> Standing:
@@ -98,6 +105,14 @@ def standing(state: State, entries: Sequence[dict[str, Any]], now: datetime) -> 
     entry = lines[place]
     judged = next((each for each in reversed(lines[place:]) if each["action"] == "arm"), entry)
     return Standing(state.stage, _moment(entry), entry["revision"], judged["revision"], _moment(judged))
+
+
+def unrecorded(state: State) -> Standing:
+    """Where the rollout stands by the state alone: everything that the stage ever saw counts.
+
+    For the controller, which an unreadable audit must not blind. It shortens nothing: a gate never asks it.
+    """
+    return Standing(state.stage, EVER, 0, 0, EVER)
 
 
 def written(moment: datetime) -> str:

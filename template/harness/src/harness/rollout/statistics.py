@@ -8,6 +8,7 @@ here holds at every moment at once: the chance that it *ever* says something fal
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,10 @@ from scipy import optimize, special
 # The number of units, both arms together, at which a confidence sequence is tuned to be narrowest. It changes
 # how soon what is seen, never how often something false is.
 TUNED_AT = 1_000
+
+
+Count = tuple[float, int]
+"""The sum of some units' values, each from 0 to 1, and how many units there are."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,12 @@ def _radius(units: int, deviation: float, alpha: float, tuned_at: int) -> float:
     return deviation * math.sqrt(2 * within / (units**2 * squared) * odds)
 
 
-def evidence_above(events: int, trials: int, rate: float) -> float:
+def evidence_above(events: float, trials: int, rate: float) -> float:
     """The logarithm of an e-value against "each trial is an event with probability ``rate`` at most".
+
+    A trial may be an event in part, with a value x from 0 to 1: the null then speaks of its mean. For a bet
+    on q, the factor (q/m)^x ((1-q)/(1-m))^(1-x) is at most x q/m + (1-x) (1-q)/(1-m), by the means'
+    inequality, whose mean is 1 at most: the mixture stays a supermartingale, and grows more slowly.
 
     A bet on every rate above, mixed evenly over them: Waudby-Smith and Ramdas, "Estimating means of bounded
     random variables by betting" (JRSS B 2024), whose wealth is for events the beta-binomial mixture of
@@ -105,7 +114,7 @@ def evidence_above(events: int, trials: int, rate: float) -> float:
     the chance that it ever reaches log(1/alpha) is at most alpha.
 
     Args:
-        events: How many trials were one.
+        events: How many trials were one, parts added up.
         trials: How many there were.
         rate: The rate that is to be refuted, above 0 and below 1.
     """
@@ -114,7 +123,7 @@ def evidence_above(events: int, trials: int, rate: float) -> float:
     return float(mixed - math.log1p(-rate) - events * math.log(rate) - misses * math.log1p(-rate))
 
 
-def _log_above(first: int, second: int, rate: float) -> float:
+def _log_above(first: float, second: float, rate: float) -> float:
     """The logarithm of a beta distribution's part above a rate, where it is too small to be a number too."""
     part = float(special.betaincc(first, second, rate))
     if part > 1e-250:
@@ -124,13 +133,13 @@ def _log_above(first: int, second: int, rate: float) -> float:
     return float(density - special.betaln(first, second) - math.log(second))
 
 
-def lower_bound(events: int, trials: int, alpha: float) -> float:
+def lower_bound(events: float, trials: int, alpha: float) -> float:
     """A rate that the true one is above, at every moment at once, with probability 1 - alpha.
 
     The rates that ``evidence_above`` refutes all lie below it.
 
     Args:
-        events: How many trials were one.
+        events: How many trials were one, parts added up.
         trials: How many there were.
         alpha: How often it may ever be wrong.
     """
@@ -149,9 +158,29 @@ def lower_bound(events: int, trials: int, alpha: float) -> float:
     return float(optimize.brentq(missing, low, high))
 
 
-def upper_bound(events: int, trials: int, alpha: float) -> float:
+def upper_bound(events: float, trials: int, alpha: float) -> float:
     """A rate that the true one is below, at every moment at once, with probability 1 - alpha."""
     return 1.0 - lower_bound(trials - events, trials, alpha) if trials else 1.0
+
+
+def refuted(counts: Sequence[Count], rate: float, alpha: float) -> bool:
+    """Whether a rate is exceeded by one of several counts of the same thing, at any look.
+
+    The mean of their e-values is one too, so the chance that it is ever said of a rate that holds in every
+    count is ``alpha`` at most; counts that are the same lose nothing.
+    """
+    found = [evidence_above(events, trials, rate) for events, trials in counts]
+    return float(special.logsumexp(found)) - math.log(len(found)) >= math.log(1 / alpha)
+
+
+def at_most(counts: Sequence[Count], alpha: float) -> float:
+    """A rate that is shown to hold in every one of several counts: the highest of their upper bounds."""
+    return max(upper_bound(events, trials, alpha) for events, trials in counts)
+
+
+def at_least(counts: Sequence[Count], alpha: float) -> float:
+    """A rate that is shown to be reached in every one of several counts: the lowest of their lower bounds."""
+    return min(lower_bound(events, trials, alpha) for events, trials in counts)
 
 
 def evidence_of_other_shares(counts: tuple[int, ...], shares: tuple[float, ...]) -> float:

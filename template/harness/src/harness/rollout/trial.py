@@ -7,13 +7,14 @@ from datetime import datetime
 from typing import Literal
 
 from harness import pilot
-from harness.control import State, read_audit
+from harness.control import Slot, State, read_audit
+from harness.errors import unforeseen
 from harness.governance.rollout import Guardrail, Rollout
 from harness.pilot import Choice
 from harness.rollout.guardrails import Judged, judge
 from harness.rollout.shadowed import Summary, summary
 from harness.rollout.signals import FINE, latest
-from harness.rollout.standing import SLACK, Standing, Unclear, standing, written
+from harness.rollout.standing import SLACK, Standing, Unclear, standing, unrecorded, written
 from harness.rollout.statistics import evidence_of_other_shares
 from harness.settings import Settings
 from harness.store import Database
@@ -34,6 +35,7 @@ class Trial:
         percent: Its share of entities.
         database: The store.
         now: The moment of the question, UTC.
+        beside: What it is called where it decides beside the model that is looked at; empty for that one.
     """
 
     settings: Settings
@@ -43,6 +45,7 @@ class Trial:
     percent: int
     database: Database
     now: datetime
+    beside: str = ""
 
     @property
     def alpha(self) -> float:
@@ -54,8 +57,8 @@ class Trial:
         self.database.close()
 
     def spread(self) -> Spread:
-        """How the stage's decisions lie in time."""
-        return ArmStore(self.database).spread(self._stretch("entered"))
+        """How the model's decisions lie in time, since a person last judged."""
+        return ArmStore(self.database).spread(self._stretch("judged"))
 
     def shadowed(self, since: Since = "entered") -> Summary:
         """The model's time beside the decisions.
@@ -72,9 +75,19 @@ class Trial:
         Args:
             since: From when on decisions count: since the stage was entered, or since a person last judged.
         """
-        return [
-            self._signal(each, since) if each.signal else self._figure(each, since) for each in self._asked()
-        ]
+        return [self.ask(each, since) for each in self.asked]
+
+    @property
+    def asked(self) -> list[Guardrail]:
+        """The guardrails that say something of this model."""
+        # In the last stage everybody has the model, and there is nobody left to compare with. And a champion
+        # is what a model on trial is held against: one that does better is no fault of it.
+        alone = self.standing.stage == "full" or bool(self.beside)
+        return [each for each in self.rollout.guardrails if not (alone and each.margin is not None)]
+
+    def ask(self, guardrail: Guardrail, since: Since) -> Judged:
+        """What one guardrail says; `since` as for `guarded`."""
+        return self._signal(guardrail, since) if guardrail.signal else self._figure(guardrail, since)
 
     def other_shares(self) -> tuple[float, tuple[int, int]]:
         """The logarithm of an e-value against the stated shares, and how many entities each arm has.
@@ -107,11 +120,6 @@ class Trial:
             elif verdict not in FINE:
                 unknown.append(told)
         return raised, unknown
-
-    def _asked(self) -> list[Guardrail]:
-        # In the last stage everybody has the model, and there is nobody left to compare with.
-        alone = self.standing.stage == "full"
-        return [each for each in self.rollout.guardrails if not (alone and each.margin is not None)]
 
     def _stretch(self, since: Since) -> Stretch:
         revision = self.standing.revision if since == "entered" else self.standing.judged
@@ -154,26 +162,91 @@ class Trial:
 
 
 def on_trial(settings: Settings, rollout: Rollout, state: State | None, now: datetime) -> Trial:
-    """The model on trial in the stage in force. The caller closes it.
+    """The model on trial in the stage in force, for a gate. The caller closes it.
 
     Raises:
         Unclear: The pilot is in the sandbox, no model is on trial, or the audit does not say since when.
         StoreUnavailable: The store cannot be opened.
     """
+    state, slot = _named(state)
+    where = _recorded(settings, state, now)
+    return Trial(settings, rollout, where, slot.digest, slot.pct, _store(settings), now)
+
+
+def on_guard(
+    settings: Settings, rollout: Rollout, state: State | None, now: datetime
+) -> tuple[list[Trial], tuple[str, ...]]:
+    """The models that the controller guards, and what it cannot see of them. The caller closes them.
+
+    The one on trial comes first; a champion that decides beside it is guarded too, and alone where nothing is
+    left to be taken back of the other.
+
+    An audit that cannot be read holds no guard up. Without it everything counts that the stage ever saw of
+    the model, what a person has judged as well: a model that is taken back once too often harms nobody.
+
+    Raises:
+        Unclear: The pilot is in the sandbox, or the state names no model.
+        StoreUnavailable: The store cannot be opened.
+    """
+    state = _outside(state)
+    slots = _deciding(state)
+    if not slots:
+        raise _nobody(state)
+    blind: tuple[str, ...] = ()
+    try:
+        where = _recorded(settings, state, now)
+    except Exception as error:  # whatever is wrong with the record, the guard stands
+        told = str(error if isinstance(error, Unclear) else unforeseen(error, settings.root))
+        where, blind = unrecorded(state), (f"{told} {WITHOUT}",)
+    store = _store(settings)
+    found = [
+        Trial(settings, rollout, where, slot.digest, slot.pct, store, now, beside) for beside, slot in slots
+    ]
+    return found, blind
+
+
+WITHOUT = "Until then everything counts that this stage ever saw of the model."
+
+
+def _named(state: State | None) -> tuple[State, Slot]:
+    state = _outside(state)
+    slot = state.champion if state.stage == "full" else state.challenger
+    if slot is None:
+        raise _nobody(state)
+    return state, slot
+
+
+def _outside(state: State | None) -> State:
     if state is None or state.stage == "sandbox":
         raise Unclear(
             "what a stage has shown: the pilot is in the sandbox, whose decisions never count", "Promote it."
         )
-    slot = state.champion if state.stage == "full" else state.challenger
-    if slot is None:
-        raise Unclear(f"what the stage '{state.stage}' has shown: no model is on trial in it", "Promote one.")
-    folder = settings.path(settings.control.folder)
+    return state
+
+
+def _nobody(state: State) -> Unclear:
+    return Unclear(f"what the stage '{state.stage}' has shown: no model is on trial in it", "Promote one.")
+
+
+def _deciding(state: State) -> list[tuple[str, Slot]]:
+    """Every model that the state lets decide or has on trial, and what it is called beside the first."""
+    models: list[tuple[str, Slot | None]] = [("", state.challenger), ("champion", state.champion)]
+    if state.stage == "full":
+        models = [("", state.champion), ("challenger", state.challenger)]
+    elif state.stage == "shadow" and state.held:
+        models = models[1:]  # it was taken back already, and decides nothing
+    return [(beside, slot) for beside, slot in models if slot is not None]
+
+
+def _recorded(settings: Settings, state: State, now: datetime) -> Standing:
     try:
-        entries = read_audit(folder)
+        entries = read_audit(settings.path(settings.control.folder))
     except (ValueError, OSError) as error:
         raise Unclear(
             f"since when the stage '{state.stage}' is in force: {error}", "Compare it with a backup."
         ) from error
-    where = standing(state, entries, now)
-    database = Database(settings.sqlite_url(settings.store.url))
-    return Trial(settings, rollout, where, slot.digest, slot.pct, database, now)
+    return standing(state, entries, now)
+
+
+def _store(settings: Settings) -> Database:
+    return Database(settings.sqlite_url(settings.store.url))

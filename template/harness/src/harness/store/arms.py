@@ -67,15 +67,17 @@ class Counted:
 
 @dataclass(frozen=True)
 class Spread:
-    """How a stage's decisions lie in time and over the arms.
+    """How a model's decisions lie in time.
 
     Attributes:
         treated: Decisions assigned to the model.
-        first_at: When the first of all was made; None without any.
-        last_at: When the last was.
+        days: On how many days (UTC) it made any itself. Neither a stop nor a model that fails makes days.
+        first_at: When it made the first; None when it made none.
+        last_at: When it made the last.
     """
 
     treated: int
+    days: int
     first_at: str | None
     last_at: str | None
 
@@ -99,19 +101,20 @@ class ArmStore:
         self._database = database
 
     def spread(self, stretch: Stretch) -> Spread:
-        """How the stage's decisions lie in time.
+        """How the model's decisions lie in time.
 
         Raises:
             StoreUnavailable: The database does not answer.
         """
         d = decisions.c
-        treated = sa.func.sum(sa.case((d.model_digest == stretch.digest, 1), else_=0))
-        query = sa.select(treated, sa.func.min(d.decided_at), sa.func.max(d.decided_at)).where(
-            _within(stretch)
-        )
+        moment = sa.case((d.served_by == MODEL, d.decided_at))
+        day = sa.func.substr(moment, 1, 10)
+        query = sa.select(
+            sa.func.count(), sa.func.count(sa.distinct(day)), sa.func.min(moment), sa.func.max(moment)
+        ).where(_within(stretch), d.model_digest == stretch.digest)
         with self._database.connected() as connection:
-            count, first, last = connection.execute(query).one()
-        return Spread(int(count or 0), first, last)
+            count, days, first, last = connection.execute(query).one()
+        return Spread(int(count), int(days), first, last)
 
     def failures(self, stretch: Stretch) -> Arms:
         """Decisions in which the model that was assigned failed, was not there, or gave no valid score."""

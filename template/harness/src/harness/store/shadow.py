@@ -126,6 +126,23 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class ByEntity:
+    """A model's time beside, each entity counted once.
+
+    Attributes:
+        paired: Entities with a pair.
+        agreeing: The sum of their shares of pairs that agree.
+        run: Entities for which the model was run.
+        failing: The sum of their shares of runs that failed.
+    """
+
+    paired: int
+    agreeing: float
+    run: int
+    failing: float
+
+
+@dataclass(frozen=True)
 class Summary:
     """What a gate asks of a model's time beside. Decisions of the sandbox are not in it.
 
@@ -136,6 +153,8 @@ class Summary:
         dropped: How often it was not asked.
         first_at: When the first decision of a pair was taken up; None when there is no pair.
         last_at: When the last one was.
+        days: On how many days (UTC) there is a pair.
+        by_entity: The same by entity, whose decisions are alike.
     """
 
     pairs: int
@@ -144,6 +163,8 @@ class Summary:
     dropped: int
     first_at: str | None
     last_at: str | None
+    days: int
+    by_entity: ByEntity
 
 
 class ShadowStore:
@@ -198,6 +219,58 @@ class ShadowStore:
             last_at=paired[4] if paired else None,
         )
 
+    def days(self, digest: str, since: str = "") -> int:
+        """On how many days (UTC) the model gave a score. Decisions of the sandbox are not in it.
+
+        Args:
+            digest: The model.
+            since: ISO 8601, UTC; empty for all.
+
+        Raises:
+            StoreUnavailable: The database does not answer.
+        """
+        s = shadow.c
+        query = sa.select(sa.func.count(sa.distinct(sa.func.substr(s.at, 1, 10)))).where(
+            s.digest == digest, s.at >= since, s.sandbox.is_(False), s.status == "ok"
+        )
+        with self._database.connected() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def by_entity(self, digest: str, since: str = "") -> ByEntity:
+        """The same, each entity counted once, by its own shares. Decisions of the sandbox are not in it.
+
+        Args:
+            digest: The model.
+            since: ISO 8601, UTC; empty for all.
+
+        Raises:
+            StoreUnavailable: The database does not answer.
+        """
+        s, d = shadow.c, decisions.c
+        count = sa.func.sum
+        each = (
+            sa.select(
+                count(sa.case((s.status == "ok", 1.0), else_=0.0)).label("pairs"),
+                count(sa.case((sa.and_(s.status == "ok", s.agrees), 1.0), else_=0.0)).label("agreeing"),
+                count(sa.case((s.status.in_(FAILED), 1.0), else_=0.0)).label("failed"),
+            )
+            .select_from(shadow.join(decisions, s.decision_id == d.decision_id))
+            .where(s.digest == digest, s.at >= since, s.sandbox.is_(False), s.status != "dropped")
+            .group_by(d.entity)
+            .subquery()
+        )
+        e = each.c
+        paired = e.pairs > 0
+        query = sa.select(
+            count(sa.case((paired, 1), else_=0)),
+            count(sa.case((paired, e.agreeing / e.pairs), else_=0.0)),
+            count(1),
+            count(e.failed / (e.pairs + e.failed)),
+        ).select_from(each)
+        with self._database.connected() as connection:
+            found = [value or 0 for value in connection.execute(query).one()]
+        return ByEntity(int(found[0]), float(found[1]), int(found[2]), float(found[3]))
+
     def pairs(
         self, digest: str, since: str = "", *, sandbox: bool = False, size: int = 10_000
     ) -> Iterator[list[Pair]]:
@@ -243,6 +316,8 @@ def summary(store: ShadowStore, digest: str, since: str) -> Summary:
         dropped=found.by_status["dropped"],
         first_at=found.first_at,
         last_at=found.last_at,
+        days=store.days(digest, since),
+        by_entity=store.by_entity(digest, since),
     )
 
 
