@@ -203,13 +203,17 @@ def test_what_another_process_or_boot_noted_has_surely_ended(tmp_path: Path, not
 def test_what_was_noted_elsewhere_is_not_heard_and_stays(
     tmp_path: Path, noted: dict[str, Any], why: str
 ) -> None:
-    worker = Worker(tmp_path, "1", {}, **noted)
+    worker = Worker(tmp_path, "1", {}, folder=str(tmp_path / "not-here"), **noted)
+    stopped: list[Path] = []
     started = time.monotonic()
-    words = asked(tmp_path)
+    words = asked(tmp_path, stop=stopped.append)
     assert time.monotonic() - started < 2, "there is nobody whose answer could be waited for"
     assert [(word.confirmed, why in word.reader.doubt) for word in words] == [(False, True)]
     assert verdict(words) is False
-    assert (worker.asked, worker.note.exists()) == (0, True)
+    assert (worker.asked, worker.note.exists(), stopped) == (0, True, [])
+    (tmp_path / "not-here").mkdir()
+    asked(tmp_path, stop=stopped.append)
+    assert stopped == [tmp_path / "not-here"], "a folder that both see is stopped"
 
 
 @linux

@@ -305,6 +305,13 @@ def test_a_stop_by_post_is_not_confirmed_by_others_alone(
     pids.append(os.getpid())
     assert client.post(PATH).json()["confirmed"] is True
 
+    def cannot(*_: Any, **__: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("harness.control.confirmation.every_word", cannot)
+    answer = client.post(PATH)
+    assert (answer.status_code, answer.json()["stopped"], answer.json()["confirmed"]) == (200, True, None)
+
 
 def test_a_stop_by_post_is_one_for_every_folder_that_takes_it(
     tiny: Any, client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

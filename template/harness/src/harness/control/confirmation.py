@@ -97,7 +97,7 @@ def every_word(root: Path, *, stop: Callable[[Path], object], within_s: float = 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         while True:
             readers = live(root)
-            for folder in sorted({reader.folder for reader in readers if reader.folder} - stopped):
+            for folder in sorted({each.folder for each in readers if _here(each)} - stopped):
                 stop(Path(folder))
                 stopped.add(folder)
             words = {reader: word for reader, word in words.items() if reader in readers}
@@ -127,6 +127,11 @@ def verdict(words: list[Word], *, own: int | None = None) -> bool | None:
 def last_decision(words: list[Word]) -> str | None:
     """When any of them last answered with a model's decision."""
     return max((word.last for word in words if word.last), default=None)
+
+
+def _here(reader: Reader) -> bool:
+    # A path that another host or container has noted may be none here, and one is not made for it.
+    return bool(reader.folder) and (not reader.elsewhere or Path(reader.folder).is_dir())
 
 
 def _askable(reader: Reader) -> bool:

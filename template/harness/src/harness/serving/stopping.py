@@ -63,6 +63,7 @@ def attach(app: FastAPI, service: Service, root: Path | None) -> None:
     """
 
     threads = ThreadPoolExecutor(STOPS_AT_ONCE, "stop")
+    threads.submit(os.getpid)  # its first thread is there before anybody could have taken the last one
 
     async def stop(request: Request, caller: Annotated[Caller, requires("operate")]) -> JSONResponse:
         """Stop the model on this host: every request that starts from now on is decided by the fallback."""
@@ -98,7 +99,11 @@ def _stop(folder: Path, root: Path | None, caller: Caller, reason: str) -> JSONR
             stop(other)
 
     done = stop(folder)
-    words = confirmation.every_word(root, stop=elsewhere) if root is not None else []
+    words: list[confirmation.Word] = []
+    try:
+        words = confirmation.every_word(root, stop=elsewhere) if root is not None else []
+    except Exception as error:
+        log.error("the services of this host could not be asked whether they see the stop: %s", error)
     out = StopOut(
         stopped=not failed,
         confirmed=confirmation.verdict(words, own=os.getpid()),
