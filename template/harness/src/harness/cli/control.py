@@ -138,6 +138,8 @@ def _unconfirmed(word: Word) -> str:
     who = f"process {reader.pid}" if reader.pid else "a process that is not known"
     if reader.doubt and not word.heard:
         mend = f"If no service runs there, delete {reader.note}; else stop it there."
+        if not reader.note.endswith(".json"):
+            mend = f"Make {reader.note} a folder that this account may read, and stop again."
         return f"{who}: it was not heard, and it is not sure that it has ended: {reader.doubt}. {mend}"
     where = " at ".join(part for part in (who, reader.address or reader.url) if part)
     if not word.heard:
