@@ -217,7 +217,7 @@ MUTANTS = (
     Mutant(
         "kill fails with the audit",
         ACTIONS,
-        """            except OSError as error:
+        """            except Exception as error:
                 missing.append(f"the line in""",
         """            except ZeroDivisionError as error:
                 missing.append(f"the line in""",

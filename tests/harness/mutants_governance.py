@@ -106,8 +106,8 @@ MUTANTS = (
     Mutant(
         "self-approval is allowed",
         PROPOSALS,
-        "if not (who or identity.account()).other_than(",
-        "if False and (who or identity.account()).other_than(",
+        "if not who.other_than(proposer):",
+        "if False:",
         PROMOTION,
         "nobody_approves",
     ),

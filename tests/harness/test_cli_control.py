@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.cli.main import _run
-from harness.control import SENTINEL, Control, Stop, read_state
+from harness.control import SENTINEL, Control, Reader, Stop, read_state
+from harness.control import kill as stop
 from harness.control.audit import AUDIT
+from harness.control.births import own_birth
+from harness.control.readers import NOTES
 from harness.control.state import STATE
 from harness.serving.server import listen
 
+NOBODY = "No service of this pilot has left a note on this host, so nobody was there to confirm it."
 Run = Callable[..., tuple[int, str, str]]
 Pilot = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -149,7 +155,62 @@ def test_kill_stops_with_everything_else_broken_at_once(tiny: Any, run: Run) -> 
 def test_kill_says_when_it_could_not(tiny: Any, run: Run) -> None:
     tiny.control.parent.mkdir(parents=True)
     tiny.control.write_text("a file where the folder should be")
-    refused(run("kill", "--reason", "stop"), 2, "WAS NOT STOPPED", str(tiny.control / SENTINEL))
+    code, said, told = run("kill", "--reason", "stop")
+    assert (code, said.splitlines()[0]) == (1, f"NOT STOPPED EVERYWHERE: stderr says where not. {NOBODY}")
+    assert told.count("\n") == 1
+    assert "THE MODEL WAS NOT STOPPED" in told
+    assert str(tiny.control / SENTINEL) in told
+    found = json.loads(run("kill", "--json")[1])
+    assert (found["stopped"], found["confirmed"], len(found["not_stopped"])) == (False, None, 1)
+
+
+@pytest.mark.parametrize("closed", ["own", "another"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("nobody foresaw it")])
+def test_one_folder_that_takes_no_stop_keeps_no_other_from_being_stopped(
+    tiny: Any, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str, error: Exception
+) -> None:
+    tiny.offered()
+    one, another = tmp_path / "a", tmp_path / "b"
+    notes = tiny.root / NOTES
+    notes.mkdir(parents=True)
+    for folder in (one, another):
+        reader = Reader(os.getpid(), folder=str(folder), url="", **asdict(own_birth()))
+        (notes / f"{folder.name}.json").write_text(json.dumps(asdict(reader)))
+    refusing = tiny.control if closed == "own" else one
+    pushed: list[str] = []
+    monkeypatch.setattr("harness.cli.sync.push", pushed.append)
+
+    def kill(folder: Path, **more: Any) -> Stop:
+        if folder == refusing:
+            raise error
+        return stop(folder, **more)
+
+    monkeypatch.setattr("harness.control.kill", kill)
+    code, said, told = run("kill", "--reason", "stop")
+    assert (code, said.partition(":")[0], pushed) == (1, "NOT STOPPED EVERYWHERE", ["stop"])
+    assert [(folder / SENTINEL).exists() for folder in (tiny.control, one, another)] == [
+        folder != refusing for folder in (tiny.control, one, another)
+    ]
+    assert f"{refusing}: THE MODEL WAS NOT STOPPED" in told
+    assert str(error) in told
+    assert "Traceback" not in told
+
+
+def test_a_stop_goes_out_although_nobody_can_be_asked(
+    tiny: Any, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.offered()
+    pushed: list[str] = []
+    monkeypatch.setattr("harness.cli.sync.push", pushed.append)
+
+    def cannot(*_: Any, **__: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("harness.control.confirmation.every_word", cannot)
+    code, said, told = run("kill", "--reason", "stop", "--json")
+    assert (code, pushed, why(tiny)) == (3, ["stop"], "killed")
+    assert [json.loads(said)[name] for name in ("stopped", "confirmed")] == [True, None]
+    assert "can't start new thread" in told
 
 
 def test_a_kill_that_leaves_the_model_running_is_not_reported_as_a_stop(
@@ -157,7 +218,8 @@ def test_a_kill_that_leaves_the_model_running_is_not_reported_as_a_stop(
 ) -> None:
     tiny.offered()
     monkeypatch.setattr("harness.control.kill", lambda folder, **_: Stop(read_state(folder)))
-    refused(run("kill", "--reason", "stop"), 2, "WAS NOT STOPPED")
+    code, said, told = run("kill", "--reason", "stop")
+    assert (code, "NOT STOPPED" in said, "WAS NOT STOPPED" in told) == (1, True, True)
 
 
 def test_a_reason_in_another_encoding_stops_all_the_same(tiny: Any, pilot_command: Pilot) -> None:
@@ -188,8 +250,9 @@ def test_every_report_is_json_on_request(tiny: Any, run: Run) -> None:
         "stopped": True,
         "revision": 2,
         "folder": str(tiny.control),
+        "not_stopped": [],
         "not_written": [],
-        "confirmed": True,
+        "confirmed": None,
         "last_model_decision": None,
         "workers": [],
         "remote": None,

@@ -73,7 +73,7 @@ def test_a_stop_needs_no_reason_and_no_service(tiny: Any, pilot_command: Run) ->
     tiny.offered()
     done = pilot_command("kill")
     assert done.returncode == 0, done.stderr
-    assert "No service of this pilot runs on this host." in done.stdout
+    assert "has left a note on this host, so nobody was there to confirm it." in done.stdout
     assert tiny.service().decide(tiny.parsed()).why == "killed"
 
 
@@ -87,12 +87,40 @@ def test_the_notes_of_services_that_ended_are_taken_away(tiny: Any, served: Any)
     assert not list((tiny.root / NOTES).iterdir())
 
 
-def test_a_note_that_is_no_note_stops_nobody_from_stopping(tiny: Any, pilot_command: Run) -> None:
+def test_a_note_that_is_no_note_stops_nobody_from_stopping_and_is_named(
+    tiny: Any, pilot_command: Run
+) -> None:
     tiny.offered()
     (tiny.root / NOTES).mkdir(parents=True)
-    (tiny.root / NOTES / "1.json").write_text("{")
-    (tiny.root / NOTES / "2.json").write_text('{"pid": 1}')
+    notes = [tiny.root / NOTES / name for name in ("1.json", "2.json")]
+    for note, content in zip(notes, ("{", '{"pid": 1}'), strict=True):
+        note.write_text(content)
+    done = pilot_command("kill", "--json")
+    assert done.returncode == 3
+    assert [json.loads(done.stdout)[name] for name in ("stopped", "confirmed")] == [True, False]
+    for note, told in zip(notes, done.stderr.splitlines(), strict=True):
+        assert "it was not heard, and it is not sure that it has ended: its note is damaged." in told
+        assert f"If no service runs there, delete {note}" in told
+    assert tiny.service().decide(tiny.parsed()).why == "killed"
+    for note in notes:
+        note.unlink()
     assert pilot_command("kill").returncode == 0
+
+
+def test_a_clock_step_hides_no_service_from_a_stop(tiny: Any, served: Any, pilot_command: Run) -> None:
+    tiny.offered()
+    running = served()
+    (note,) = (tiny.root / NOTES).iterdir()
+    said = json.loads(note.read_text())
+    note.write_text(json.dumps({**said, "started": said["started"] - 3600}))
+    os.kill(running.process.pid, 19)
+    try:
+        done = pilot_command("kill")
+    finally:
+        os.kill(running.process.pid, 18)
+    assert done.returncode == 3
+    assert "0 of 1 workers confirm it" in done.stdout
+    assert note.exists()
 
 
 def test_status_tells_who_decides_when_the_store_is_down(tiny: Any, pilot_command: Run) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,9 @@ from harness.control import (
     State,
     Stop,
     Why,
+    actions,
     arm,
+    hold,
     kill,
     offer,
     read_audit,
@@ -30,8 +35,11 @@ from harness.control import (
 )
 from harness.control import audit as audit_file
 from harness.control.audit import AUDIT, END
+from harness.control.identity import account
 from harness.control.responses import roll_back
-from harness.control.state import LOCK, STATE, StateUnreadable
+from harness.control.rights import refuse
+from harness.control.state import LOCK, STATE, StateUnreadable, replace
+from harness.control.tokens import issue
 from harness.errors import PilotError
 
 A, B = "a" * 64, "b" * 64
@@ -567,3 +575,171 @@ def test_a_folder_that_cannot_be_locked_is_stopped_all_the_same(
     assert kill(folder, reason="stop").missing
     assert roll_back(folder, reason="back").action == "kill"
     assert reader.permission("plot 1").arm is Arm.FALLBACK
+
+
+# --- a crash, and a second person, in the middle of an arm --------------------------------------------------
+
+STEPS = {
+    "kill": ["rename", "write_state", "unlink"],
+    "by hand": ["write_state", "rename", "write_state", "unlink"],
+    "anew": ["rename", "rename"],
+}
+
+
+def watching_steps(folder: Path, stop: str, step: Callable[[str], None]) -> None:
+    """Tell each step by which an arm starts or stops something; with ``anew`` somebody stops meanwhile."""
+
+    def told(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def take(*arguments: Any, **more: Any) -> Any:
+            step(name)
+            return real(*arguments, **more)
+
+        return take
+
+    append = audit_file.append
+
+    def anew(*arguments: Any, **more: Any) -> None:
+        append(*arguments, **more)
+        replace(folder / SENTINEL, b"a second stop")
+
+    if stop == "anew":
+        setattr(audit_file, "append", anew)  # noqa: B010 - a module's function
+    for place, name in ((actions, "write_state"), (Path, "rename"), (Path, "unlink")):
+        setattr(place, name, told(name, getattr(place, name)))
+
+
+@pytest.mark.parametrize(
+    ("stop", "number"), [(stop, number) for stop in STEPS for number in range(len(STEPS[stop]) + 1)]
+)
+def test_an_arm_that_is_killed_before_a_step_has_lost_no_stop(
+    put: Put, folder: Path, reader: Control, stop: str, number: int
+) -> None:
+    put()
+    if stop == "by hand":
+        (folder / SENTINEL).touch()
+    else:
+        kill(folder, reason="a stop")
+    child = os.fork()
+    if child == 0:  # pragma: no cover - another process
+        taken: list[str] = []
+
+        def killed(name: str) -> None:
+            if len(taken) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            taken.append(name)
+
+        watching_steps(folder, stop, killed)
+        with contextlib.suppress(PilotError):
+            arm(folder, reason="over")
+        os._exit(0 if taken == STEPS[stop] else 1)
+    _, status = os.waitpid(child, 0)
+    assert status == (signal.SIGKILL if number < len(STEPS[stop]) else 0)
+    # Only the armed state, which is written last, starts anything.
+    armed = stop != "anew" and STEPS[stop][:number].count("write_state") == STEPS[stop].count("write_state")
+    assert (reader.permission("plot 1").arm is Arm.CHAMPION) is armed
+    if not armed:
+        arm(folder, reason="over, really")
+        assert reader.permission("plot 1").arm is Arm.CHAMPION
+        assert {file.name for file in folder.iterdir()} == {STATE, AUDIT, END, LOCK}
+
+
+@pytest.mark.parametrize("stop", ["kill", "by hand"])
+def test_at_no_moment_of_an_arm_that_fails_a_model_decides(
+    put: Put, folder: Path, reader: Control, in_child: Callable[..., Any], stop: str
+) -> None:
+    put()
+    if stop == "by hand":
+        (folder / SENTINEL).touch()
+    else:
+        kill(folder, reason="a stop")
+
+    def seen() -> set[str]:
+        found = set()
+        watching_steps(folder, "anew", lambda _: found.add(reader.permission("plot 1").arm.value))
+        with pytest.raises(PilotError, match="stopped the model anew"):
+            arm(folder, reason="over")
+        return found | {reader.permission("plot 1").arm.value}
+
+    assert in_child(seen) == {"fallback"}
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("nobody foresaw it")])
+def test_whatever_the_audit_raises_a_restriction_is_in_force(
+    put: Put, folder: Path, reader: Control, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    put()
+
+    def cannot(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(audit_file, "append", cannot)
+    held = hold(folder, reason="hold")
+    assert (held.taken, held.state and held.state.held, len(held.missing)) == (True, True, 1)
+    stop = kill(folder, reason="stop")
+    assert [each.partition(" (")[0] for each in stop.missing] == ["the line in audit.jsonl"]
+    assert reader.permission("plot 1").why is Why.KILLED
+    (folder / SENTINEL).unlink()
+    assert reader.permission("plot 1").why is Why.LATCHED
+
+
+@pytest.mark.parametrize("what", ["write_state", "read_state"])
+def test_whatever_a_rollback_raises_ends_in_a_stop(
+    put: Put, folder: Path, reader: Control, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    put(stage="early", challenger=Slot(digest=B, pct=10))
+
+    def cannot(*_: Any) -> None:
+        raise RuntimeError("nobody foresaw it")
+
+    monkeypatch.setattr(f"harness.control.responses.{what}", cannot)
+    done = roll_back(folder, reason="errors")
+    assert (done.action, done.taken) == ("kill", True)
+    assert "nobody foresaw it" in done.missing[0]
+    assert reader.permission("plot 1").why is Why.KILLED
+
+
+@pytest.mark.parametrize("lock", [RuntimeError("nobody foresaw it"), OSError(5, "Input/output error")])
+def test_whatever_the_lock_raises_a_stop_is_in_force(
+    put: Put, folder: Path, reader: Control, monkeypatch: pytest.MonkeyPatch, lock: Exception
+) -> None:
+    put()
+
+    def cannot(*_: Any, **__: Any) -> None:
+        raise lock
+
+    monkeypatch.setattr(actions, "writing", cannot)
+    assert len(kill(folder, reason="stop").missing) == 1
+    assert reader.permission("plot 1").why is Why.KILLED
+
+
+# --- a state that was deleted -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("left", ["all", "no record", "a damaged record"])
+def test_a_state_that_was_deleted_as_a_stop_is_not_undone_by_the_next_model(
+    folder: Path, reader: Control, left: str
+) -> None:
+    offer(folder, digest=A, flag_key="fields", reason="first")
+    (folder / STATE).unlink()
+    if left != "all":
+        (folder / AUDIT).unlink()
+    if left == "a damaged record":
+        (folder / AUDIT).write_text("{\n")
+    assert offer(folder, digest=B, flag_key="fields", reason="next") is not None
+    assert reader.permission("plot 1").why is Why.LATCHED
+    arm(folder, reason="checked")
+    assert reader.permission("plot 1").arm is Arm.CHALLENGER
+
+
+def test_a_stop_before_the_first_model_outlives_its_kill_file(folder: Path, reader: Control) -> None:
+    kill(folder, reason="not yet")
+    (folder / SENTINEL).unlink()
+    offer(folder, digest=A, flag_key="fields", reason="first")
+    assert reader.permission("plot 1").why is Why.LATCHED
+
+
+def test_a_token_or_a_refusal_before_the_first_model_stops_nothing(folder: Path, reader: Control) -> None:
+    issue(folder, name="caller", scopes=["decide"], lasts=timedelta(days=1))
+    refuse(folder, account(), "arm: there is no control state")
+    offer(folder, digest=A, flag_key="fields", reason="first")
+    assert reader.permission("plot 1").arm is Arm.CHALLENGER

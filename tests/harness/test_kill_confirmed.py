@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 import uvicorn
 
-from harness.control import Reader, kill
-from harness.control.confirmation import Word, ask, every_word, last_decision
-from harness.control.readers import NOTES
+from harness.control import Reader, births, kill, live
+from harness.control.births import own_birth
+from harness.control.confirmation import Word, ask, every_word, last_decision, verdict
+from harness.control.readers import NOTES, noted
 from harness.serving.asgi import PerProcess, Place
 from harness.serving.server import Prepared
 from harness.serving.underway import Answering, Underway
@@ -35,17 +35,19 @@ STOPPED = {"stopped": True, "revision": 3, "under_way": 0, "last_model_decision"
 class Worker:
     """Something that answers as a worker does, with one answer after the other and then the last one."""
 
-    def __init__(self, root: Path, name: str, *answers: dict[str, Any], folder: str = "/control") -> None:
+    def __init__(
+        self, root: Path, name: str, *answers: dict[str, Any], folder: str = "/control", **noted: Any
+    ) -> None:
         self.asked = 0
         self.then: Callable[[], object] = lambda: None
-        self._answers = [{"pid": os.getpid(), **STOPPED, **answer} for answer in answers]
+        values = {"pid": os.getpid(), **asdict(own_birth()), "folder": folder, "url": "", **noted}
+        self._answers = [{"pid": values["pid"], **STOPPED, **answer} for answer in answers]
         self._listener = socket.create_server(("127.0.0.1", 0))
         host, port = self._listener.getsockname()
-        started = psutil.Process().create_time()
-        self.reader = Reader(os.getpid(), started, folder, "", f"{host}:{port}")
         (root / NOTES).mkdir(parents=True, exist_ok=True)
-        self._note = root / NOTES / f"{name}.json"
-        self._note.write_text(json.dumps(asdict(self.reader)))
+        self.note = root / NOTES / f"{name}.json"
+        self.reader = Reader(**values, address=f"{host}:{port}", note=str(self.note))
+        self.note.write_text(json.dumps({**values, "address": self.reader.address}))
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
@@ -61,7 +63,7 @@ class Worker:
             connection.close()
 
     def gone(self) -> None:
-        self._note.unlink()
+        self.note.unlink()
 
 
 def asked(root: Path, **more: Any) -> list[Word]:
@@ -110,7 +112,28 @@ def test_a_worker_that_ended_meanwhile_is_waited_for_no_longer(tmp_path: Path) -
     assert time.monotonic() - started < 10
 
 
-@pytest.mark.parametrize("said", [b"", b"{", b"[]", b"x" * 100_000, b'{"pid": 1}'])
+def answered(**changes: Any) -> bytes:
+    return json.dumps({"pid": os.getpid(), **STOPPED, **changes}).encode()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"x" * 100_000,
+        b"[" * 60_000,
+        b'{"pid": 1}',
+        answered(under_way=float("inf")),
+        answered(under_way=0.5),
+        answered(under_way=False),
+        answered(revision="3"),
+        answered(last_model_decision=3),
+        answered(last_model_decision="lately"),
+    ],
+)
 def test_an_answer_that_is_none_is_no_confirmation(said: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         host, port = listener.getsockname()
@@ -125,6 +148,157 @@ def test_an_answer_that_is_none_is_no_confirmation(said: bytes) -> None:
         word = ask(Reader(os.getpid(), 0.0, "/control", "", f"{host}:{port}"))
     assert not word.heard
     assert not word.confirmed
+
+
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:0", "127.0.0.1:99999999", "127.0.0.1:x", ""])
+def test_an_address_that_is_none_is_no_confirmation(address: str) -> None:
+    assert not ask(Reader(os.getpid(), 0.0, "/control", "", address)).heard
+
+
+# --- whose note it is, and whether that process lives -------------------------------------------------------
+
+A_BOOT, A_SPACE = "00000000-0000-0000-0000-000000000000", "pid:[1]"
+linux = pytest.mark.skipif(not births.BOOT.exists(), reason="the system does not number its boots")
+
+
+@linux
+def test_a_clock_that_is_set_takes_no_service_for_dead(tmp_path: Path) -> None:
+    # What is reckoned from the clock has moved; that no step of it moves is as it was.
+    worker = Worker(tmp_path, "1", {}, started=own_birth().started - 3600)
+    assert live(tmp_path) == [worker.reader]
+    (word,) = asked(tmp_path)
+    assert (word.confirmed, verdict([word])) == (True, True)
+
+
+def test_an_old_note_after_a_clock_step_is_a_doubt_and_its_service_is_asked(tmp_path: Path) -> None:
+    old = {"host": "", "boot": "", "space": "", "ticks": 0, "started": own_birth().started - 3600}
+    heard, deaf = Worker(tmp_path, "1", {}, **old), Worker(tmp_path, "2", {"pid": 1}, **old)
+    words = asked(tmp_path, within_s=0.3)
+    assert [(word.heard, "clock was set" in word.reader.doubt) for word in words] == [
+        (True, True),
+        (False, True),
+    ]
+    assert verdict(words) is False
+    assert (heard.note.exists(), deaf.note.exists()) == (True, True)
+
+
+@linux
+@pytest.mark.parametrize("noted", [{"ticks": 1}, {"boot": A_BOOT}])
+def test_what_another_process_or_boot_noted_has_surely_ended(tmp_path: Path, noted: dict[str, Any]) -> None:
+    worker = Worker(tmp_path, "1", {}, **noted)
+    assert live(tmp_path) == []
+    assert not worker.note.exists()
+
+
+@linux
+@pytest.mark.parametrize(
+    ("noted", "why"),
+    [
+        ({"boot": A_BOOT, "host": "another"}, "on the host another"),
+        ({"space": A_SPACE}, "in another container"),
+        # Its number says nothing here, whether a process has it or not.
+        ({"space": A_SPACE, "pid": 2**31 - 1}, "in another container"),
+    ],
+)
+def test_what_was_noted_elsewhere_is_not_heard_and_stays(
+    tmp_path: Path, noted: dict[str, Any], why: str
+) -> None:
+    worker = Worker(tmp_path, "1", {}, folder=str(tmp_path / "not-here"), **noted)
+    stopped: list[Path] = []
+    started = time.monotonic()
+    words = asked(tmp_path, stop=stopped.append)
+    assert time.monotonic() - started < 2, "there is nobody whose answer could be waited for"
+    assert [(word.confirmed, why in word.reader.doubt) for word in words] == [(False, True)]
+    assert verdict(words) is False
+    assert (worker.asked, worker.note.exists(), stopped) == (0, True, [])
+    (tmp_path / "not-here").mkdir()
+    asked(tmp_path, stop=stopped.append)
+    assert stopped == [tmp_path / "not-here"], "a folder that both see is stopped"
+
+
+@linux
+def test_a_process_that_may_not_be_looked_at_is_a_doubt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker(tmp_path, "1", {"pid": 1})
+    monkeypatch.setattr(births, "_stat", lambda _: None)  # as /proc with hidepid
+    (found,) = live(tmp_path)
+    assert found.doubt == "this account may not look at it"
+    assert worker.note.exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["{", '{"pid": 1}', "[]", '{"pid": true, "started": 1, "folder": "/", "url": ""}']
+)
+def test_a_note_that_is_damaged_is_a_process_that_was_not_heard(tmp_path: Path, content: str) -> None:
+    (tmp_path / NOTES).mkdir(parents=True)
+    note = tmp_path / NOTES / "1.json"
+    note.write_text(content)
+    stopped: list[Path] = []
+    (word,) = asked(tmp_path, stop=stopped.append)
+    assert (word.confirmed, word.document()["pid"], word.reader.note) == (False, None, str(note))
+    assert (stopped, note.exists()) == ([], True)
+
+
+def test_a_note_of_a_later_release_is_a_note(tmp_path: Path) -> None:
+    worker = Worker(tmp_path, "1", {})
+    worker.note.write_text(json.dumps({**json.loads(worker.note.read_text()), "weather": "fine"}))
+    assert verdict(asked(tmp_path)) is True
+
+
+@pytest.mark.parametrize("closed", ["the note", "its folder"])
+def test_a_note_that_this_account_may_not_read_is_a_process_that_was_not_heard(
+    open_folder: Path, unprivileged: Callable[..., Any], closed: str
+) -> None:
+    worker = Worker(open_folder, "1", {})
+    path = worker.note if closed == "the note" else worker.note.parent
+    path.chmod(0)
+    words = unprivileged(lambda: asked(open_folder))
+    path.chmod(0o755)
+    assert [(word.confirmed, "Permission denied" in word.reader.doubt) for word in words] == [(False, True)]
+    assert verdict(words) is False
+    assert worker.note.exists()
+
+
+def test_where_nobody_was_there_to_be_asked_nothing_is_confirmed(tmp_path: Path) -> None:
+    assert verdict(asked(tmp_path)) is None
+    Worker(tmp_path, "1", {})
+    words = asked(tmp_path)
+    assert (verdict(words), verdict(words, own=os.getpid())) == (True, True)
+    # The process that asks serves, and has left no note: others may have left none either.
+    assert verdict(words, own=1) is None
+
+
+@linux
+def test_a_note_of_another_container_is_not_written_over(tmp_path: Path) -> None:
+    worker = Worker(tmp_path, str(os.getpid()), {}, space=A_SPACE)
+    with noted(tmp_path, tmp_path, ""):
+        assert len(live(tmp_path)) == 2
+    assert [reader.note for reader in live(tmp_path)] == [str(worker.note)]
+
+
+def test_a_note_that_could_not_be_left_or_was_deleted_is_left_again(tmp_path: Path) -> None:
+    (tmp_path / "var").write_text("a file where the folder should be")
+    with noted(tmp_path, tmp_path, "") as again:
+        assert [reader.pid for reader in live(tmp_path)] != [os.getpid()]
+        (tmp_path / "var").unlink()
+        for _ in range(2):
+            again()
+            (reader,) = live(tmp_path)
+            assert (reader.pid, reader.doubt) == (os.getpid(), "")
+            Path(reader.note).unlink()
+    assert live(tmp_path) == []
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.serving.asgi.NOTED_AGAIN_S", 0.05)
+
+
+def test_a_service_leaves_its_note_again(tiny: Any, soon: None, here: Any, wait: Wait) -> None:
+    wait(lambda: live(tiny.root))
+    Path(live(tiny.root)[0].note).unlink()
+    wait(lambda: live(tiny.root))
 
 
 # --- what counts as under way ------------------------------------------------------------------------------

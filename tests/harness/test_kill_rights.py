@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import grp
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 
 from governed import Governed
 from harness.cli import context
 from harness.cli.main import _run
-from harness.control import SENTINEL, Control, kill, read_audit, read_state
+from harness.control import SENTINEL, Control, Reader, kill, read_audit, read_state
 from harness.control.audit import AUDIT
-from harness.control.identity import Actor
+from harness.control.confirmation import Word
+from harness.control.identity import Actor, named
 from harness.control.rights import on_call
 from harness.control.state import LOCK
 from harness.control.tokens import TOKENS, issue
@@ -30,6 +34,12 @@ from harness.serving.stopping import PATH
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="another account is needed")
+
+
+@pytest.fixture
+def by_an_administrator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens are issued by another account than the one that acts."""
+    monkeypatch.setattr("harness.control.tokens.actor", lambda: "administrator")
 
 
 def token(folder: Path, name: str, *scopes: str, **lasts: float) -> str:
@@ -47,16 +57,32 @@ def stopped(folder: Path) -> bool:
 # --- two people --------------------------------------------------------------------------------------------
 
 
+def held(name: str, uid: int, issuer: str) -> Actor:
+    return Actor(f"token {name}", uid, token=True, issuer=issuer)
+
+
+ME = named(os.getuid())
+
+
 @pytest.mark.parametrize(
     ("one", "another", "two_people"),
     [
+        # Somebody else vouches for both; or the account that holds one has made the other, or may have.
+        (held("ann", os.getuid(), "admin"), held("bob", os.getuid(), "admin"), True),
+        (held("ann", os.getuid(), ME), held("bob", os.getuid(), ME), False),
+        (held("ann", os.getuid(), "admin"), held("bob", os.getuid(), ME), False),
+        (held("ann", os.getuid(), "admin"), held("bob", os.getuid(), ""), False),
+        (Actor(ME, os.getuid()), held("bob", 4711, ME), False),
+        (Actor(ME, os.getuid()), held("bob", 4711, "admin"), True),
+        # An administrator who issues tokens for two people, each of whom has an account.
+        (held("ann", 4711, ME), held("bob", 4712, ME), True),
         (Actor("ann", 1), Actor("bob", 2), True),
         (Actor("ann", 1), Actor("ann", 2), False),
         (Actor("ann", 1), Actor("bob", 1), False),
-        (Actor("token ann", 1, token=True), Actor("token bob", 1, token=True), True),
-        (Actor("token ann", 1, token=True), Actor("token ann", 2, token=True), False),
-        (Actor("token ann", 1, token=True), Actor("bob", 1), False),
-        (Actor("token ann", 1, token=True), Actor("bob", 2), True),
+        (held("ann", 1, "admin"), held("bob", 1, "admin"), True),
+        (held("ann", 1, "admin"), held("ann", 2, "admin"), False),
+        (held("ann", 1, "admin"), Actor("bob", 1), False),
+        (held("ann", 1, "admin"), Actor("bob", 2), True),
     ],
 )
 def test_two_people_are_two_for_certain(one: Actor, another: Actor, two_people: bool) -> None:
@@ -88,6 +114,31 @@ def run(
     context.choose(root=None, debug=False)
 
 
+def test_27_nobody_approves_with_a_token_of_their_own_making(
+    governed: Governed, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, second = (token(governed.control, name, "operate", "approve") for name in ("own", "second"))
+    monkeypatch.setattr("harness.control.tokens.actor", lambda: "administrator")
+    given = token(governed.control, "given", "operate", "approve")
+    for one, another in ((own, second), ("", second), (given, second)):
+        assert run("promote", "--reason", "ready", as_=one)[0] == 0
+        code, said, told = run("approve", "--reason", "I agree", as_=another)
+        assert (code, said, told.count("\n")) == (2, "", 1)
+        why = (
+            f"token second, issued by {ME}, may be the same person"
+            if one
+            else f"{ME} proposed this and cannot"
+        )
+        assert why in told
+        assert lines(governed.control)[-1][0] == "refuse"
+    assert read_state(governed.control) is None
+    # The record says who vouches for whom.
+    told = [reason for action, _, reason in lines(governed.control) if action == "propose"]
+    assert [f"(token issued by {ME})" in told[0], "issued by" in told[1]] == [True, False]
+    assert "(token issued by administrator)" in told[2]
+
+
+@pytest.mark.usefixtures("by_an_administrator")
 def test_27_people_who_share_an_account_are_told_apart_by_their_tokens_and_no_other_way(
     governed: Governed, run: Any
 ) -> None:
@@ -231,7 +282,7 @@ def test_a_caller_with_the_scope_stops_by_post(tiny: Any, client: TestClient) ->
     assert answer.status_code == 200
     assert answer.json() == {
         "stopped": True,
-        "confirmed": True,
+        "confirmed": None,  # this process has left no note, so nobody can say who else has not
         "revision": 2,
         "not_written": [],
         "last_model_decision": None,
@@ -239,6 +290,103 @@ def test_a_caller_with_the_scope_stops_by_post(tiny: Any, client: TestClient) ->
     }
     assert lines(tiny.control)[-1] == ("kill", "token pager", "scores look wrong")
     assert client.post("/decide", json=tiny.record).json()["why"] == "killed"
+
+
+def test_a_stop_by_post_is_not_confirmed_by_others_alone(
+    tiny: Any, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def heard(*_: Any, **__: Any) -> list[Word]:
+        return [Word(Reader(pid, 0.0, "/", ""), heard=True, stopped=True) for pid in pids]
+
+    monkeypatch.setattr("harness.control.confirmation.every_word", heard)
+    pids = [4711]
+    answer = client.post(PATH).json()
+    assert (answer["stopped"], answer["confirmed"], len(answer["workers"])) == (True, None, 1)
+    pids.append(os.getpid())
+    assert client.post(PATH).json()["confirmed"] is True
+
+    def cannot(*_: Any, **__: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("harness.control.confirmation.every_word", cannot)
+    answer = client.post(PATH)
+    assert (answer.status_code, answer.json()["stopped"], answer.json()["confirmed"]) == (200, True, None)
+
+
+def test_a_stop_by_post_is_one_for_every_folder_that_takes_it(
+    tiny: Any, client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    monkeypatch.setattr(
+        "harness.control.confirmation.every_word",
+        lambda *_, stop, **__: stop(tmp_path / "closed") or stop(other) or [],
+    )
+    (tmp_path / "closed").write_text("a file where a folder should be")
+    answer = client.post(PATH)
+    assert (answer.status_code, answer.json()["error"], answer.json()["stopped"]) == (
+        503,
+        "not_stopped",
+        False,
+    )
+    assert str(tmp_path / "closed") in answer.json()["detail"]
+    assert (stopped(tiny.control), stopped(other)) == (True, True)
+
+
+def test_refusals_that_wait_keep_no_stop_waiting(
+    tiny: Any, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.put(stage="early", rev=7)
+    pager = {"Authorization": f"Bearer {token(tiny.control, 'pager', 'operate')}"}
+    presented = [token(tiny.control, f"caller-{number}", "decide") for number in range(40)]
+    go_on, waiting = threading.Event(), []
+
+    def slowly(*_: Any) -> None:
+        waiting.append(None)
+        assert go_on.wait(60)
+
+    monkeypatch.setattr("harness.serving.access.refuse", slowly)
+
+    async def all_at_once() -> int:
+        transport = httpx.ASGITransport(client.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here", timeout=60) as here:
+            refused = [
+                asyncio.ensure_future(here.post(PATH, headers={"Authorization": f"Bearer {each}"}))
+                for each in presented
+            ]
+            while len(waiting) < min(32, (os.cpu_count() or 1) + 4):  # as many threads as there are
+                await asyncio.sleep(0.01)
+            try:
+                code = (await asyncio.wait_for(here.post(PATH, headers=pager), 20)).status_code
+            finally:
+                go_on.set()
+            assert {each.status_code for each in await asyncio.gather(*refused)} == {403}
+            return code
+
+    assert asyncio.run(all_at_once()) == 200
+    assert stopped(tiny.control)
+
+
+def test_of_one_token_a_refusal_a_minute_is_put_on_record(
+    tiny: Any, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("harness.serving.access.time.monotonic", lambda: clock[0])
+    tiny.put(stage="early", rev=7)
+    presented = [
+        {"Authorization": f"Bearer {token(tiny.control, name, 'decide')}"} for name in ("one", "another")
+    ]
+
+    def refusals() -> list[str]:
+        for _ in range(10):
+            for headers in presented:
+                assert client.post(PATH, headers=headers).status_code == 403
+        return [actor for action, actor, _ in lines(tiny.control) if action == "refuse"]
+
+    assert refusals() == ["token one", "token another"]
+    clock[0] += 59
+    assert len(refusals()) == 2
+    clock[0] += 2
+    assert len(refusals()) == 4
 
 
 @pytest.mark.parametrize(
@@ -283,8 +431,6 @@ def test_a_stop_that_cannot_be_written_is_a_503_that_says_what_to_do(
 
 
 def test_the_workers_of_this_host_confirm_a_stop_by_post(tiny: Any, served: Any, wait: Any) -> None:
-    import httpx
-
     from harness.control import live
 
     tiny.offered()

@@ -250,6 +250,22 @@ def test_real_data_does_not_decide_in_the_sandbox_and_does_outside(tiny: Any) ->
     assert (made.served_by, made.sandbox, made.stage) == ("model", False, "early")
 
 
+def test_no_way_leads_a_service_back_into_the_sandbox(tiny: Any) -> None:
+    digest = tiny.package().digest
+    tiny.champion(digest)
+    deciding = tiny.service()
+    assert deciding.decide(tiny.parsed()).served_by == "model"
+    tiny.champion(digest, rev=2, stage="early")
+    assert deciding.decide(tiny.parsed()).served_by == "model"
+    # Its state was deleted, and somebody has run the pipeline and armed.
+    tiny.champion(digest, rev=3)
+    made = deciding.decide(tiny.parsed())
+    assert (made.served_by, made.why, made.assigned) == ("fallback", "left_the_sandbox", "fallback")
+    assert not made.sandbox, "what a service in use decides is about something real"
+    tiny.champion(digest, rev=4, stage="early")
+    assert deciding.decide(tiny.parsed()).served_by == "model"
+
+
 @pytest.mark.parametrize("origin", ["simulated", "sample"])
 def test_data_that_is_not_real_decides_in_the_sandbox(tiny: Any, origin: str) -> None:
     tiny.offered(origin=origin)

@@ -80,7 +80,9 @@ def test_a_service_that_can_leave_no_note_serves_and_says_what_kill_cannot_ask(
     assert "`pilot kill` cannot ask it whether it stopped" in (tiny.root / "service-0.log").read_text()
     # The stop is in the files that it reads on every request, note or no note.
     done = pilot_command("kill", "--reason", "a test")
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stdout.partition(".")[0]) == (3, "STOPPED (revision 2)")
+    assert "the notes of services cannot be looked at (Not a directory)" in done.stderr
+    assert f"Make {tiny.root / 'var' / 'run' / 'services'} a folder" in done.stderr
     assert get(f"{running.url}/health")["stopped"] is True
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(timeout=30) == 0

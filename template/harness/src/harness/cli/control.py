@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import typer
 
 from harness.cli import context, sync
-from harness.errors import PilotError
+from harness.errors import CheckFailed, Inconclusive, PilotError
 from harness.settings import FILE, Control, Settings, find_root, without_password
 
 if TYPE_CHECKING:
@@ -40,32 +40,49 @@ def kill(
     """Stop the model: every request that starts from now on is decided by the fallback.
 
     Every process of this pilot that serves on this host is asked until it has confirmed that it sees the stop
-    and that no decision by a model is under way any more; exit 3, with names, when one has not.
+    and that no decision by a model is under way any more; exit 3, with names, when one has not, and exit 1
+    when a folder that they read takes no stop. Where no process has left a note, nobody confirms.
     """
     from harness.control import confirmation, rights
 
     own = control_folder().resolve()
     allowed = rights.on_call(own, on_call_group())
-    stop = _stopped(own, reason, allowed.who)
     for note in allowed.notes:
         context.warn(note)
+    failed: list[str] = []
+
+    def stopped(folder: Path) -> Stop | None:
+        # One folder that takes no stop keeps no other from being stopped, nor the flag service.
+        try:
+            return _stopped(folder, reason, allowed.who)
+        except Exception as error:
+            failed.append(_failed(folder, error))
+            context.warn(failed[-1])
+            return None
 
     def elsewhere(folder: Path) -> None:
         if folder != own:  # whatever a service's own environment says, it is stopped where it looks
-            _stopped(folder, reason, allowed.who)
+            stopped(folder)
 
-    words = confirmation.every_word(context.root() or find_root(Path.cwd()), stop=elsewhere)
+    stop = stopped(own)
+    words, unasked = [], ""
+    try:
+        words = confirmation.every_word(context.root() or find_root(Path.cwd()), stop=elsewhere)
+    except Exception as error:
+        unasked = f"{type(error).__name__}: {error}"
+        context.warn(f"the services of this host could not be asked whether they see the stop: {unasked}")
     pushed = sync.push(reason)
-    revision = None if stop.state is None else stop.state.rev
+    revision = None if stop is None or stop.state is None else stop.state.rev
     last = confirmation.last_decision(words)
     if as_json:
         context.say_json(
             {
-                "stopped": True,
-                "confirmed": all(word.confirmed for word in words),
+                "stopped": not failed,
+                "confirmed": None if unasked else confirmation.verdict(words),
                 "revision": revision,
                 "folder": str(own),
-                "not_written": list(stop.missing),
+                "not_stopped": failed,
+                "not_written": [] if stop is None else list(stop.missing),
                 "last_model_decision": last,
                 "workers": [word.document() for word in words],
                 "remote": pushed,
@@ -73,21 +90,34 @@ def kill(
         )
     else:
         at = "" if revision is None else f" (revision {revision})"
-        context.say(f"STOPPED{at}. {_told(words, last)}")
-        context.say("  Every request that starts from now on is decided by the fallback.")
+        heard = "" if unasked else f" {_told(words, last)}"
+        if failed:
+            context.say(f"NOT STOPPED EVERYWHERE: stderr says where not.{heard}")
+        else:
+            context.say(f"STOPPED{at}.{heard}")
+            context.say("  Every request that starts from now on is decided by the fallback.")
         if pushed and pushed["done"]:
             context.say(f"  Switched off at {pushed['source']} as well, for every host that syncs with it.")
         context.say('  `pilot arm --reason "..."` lets the model decide again.')
     silent = [word for word in words if not word.confirmed]
     for word in silent:
         context.warn(_unconfirmed(word))
-    if silent:
-        raise typer.Exit(3)
+    if failed:
+        raise typer.Exit(CheckFailed.exit_code)
+    if silent or unasked:
+        raise typer.Exit(Inconclusive.exit_code)
+
+
+def _failed(folder: Path, error: Exception) -> str:
+    if isinstance(error, PilotError):
+        return str(error)
+    what = f"THE MODEL WAS NOT STOPPED: {type(error).__name__}: {error}"
+    return f"{folder}: {what}. Create the file KILL there by any means."
 
 
 def _told(words: list[Word], last: str | None) -> str:
     if not words:
-        return "No service of this pilot runs on this host."
+        return "No service of this pilot has left a note on this host, so nobody was there to confirm it."
     confirmed = sum(word.confirmed for word in words)
     told = f"{confirmed} of {len(words)} workers confirm it"
     unheard = "" if all(word.heard for word in words) else " that is known"
@@ -105,7 +135,13 @@ def _moment(at: str) -> str:
 
 def _unconfirmed(word: Word) -> str:
     reader = word.reader
-    where = " at ".join(part for part in (f"process {reader.pid}", reader.address or reader.url) if part)
+    who = f"process {reader.pid}" if reader.pid else "a process that is not known"
+    if reader.doubt and not word.heard:
+        mend = f"If no service runs there, delete {reader.note}; else stop it there."
+        if not reader.note.endswith(".json"):
+            mend = f"Make {reader.note} a folder that this account may read, and stop again."
+        return f"{who}: it was not heard, and it is not sure that it has ended: {reader.doubt}. {mend}"
+    where = " at ".join(part for part in (who, reader.address or reader.url) if part)
     if not word.heard:
         what = "does not answer"
     elif not word.stopped:

@@ -70,19 +70,21 @@ def kill(folder: Path, *, reason: str, who: Actor | None = None) -> Stop:
     # read-only log keep the second stop or the audit line away, and never undo the first.
     try:
         with writing(folder, wait_s=2.0):
-            if not (folder / SENTINEL).exists():
+            if not os.path.lexists(folder / SENTINEL):
                 _write_sentinel(folder, name, reason)  # an `arm` that was already under way took it away
             try:
                 state = _latch(folder, name, reason)
-            except (StateUnreadable, OSError) as error:
+            except Exception as error:
                 missing.append(f"the latch in state.json ({why(error)})")
             try:
                 revision = state.rev if state else None
                 audit.append(folder, actor=name, action="kill", reason=reason, revision=revision)
-            except Exception as error:  # a record that makes no sense to a line after it, too
+            except Exception as error:
                 missing.append(f"the line in {audit.AUDIT} ({why(error)})")
-    except PilotError as error:
-        missing.append(f"the latch in state.json and the line in {audit.AUDIT} ({error.what})")
+    except Exception as error:
+        if not os.path.lexists(folder / SENTINEL):
+            raise
+        missing.append(f"the latch in state.json and the line in {audit.AUDIT} ({why(error)})")
     return Stop(state, tuple(missing))
 
 
@@ -96,9 +98,12 @@ def _latch(folder: Path, who: str, reason: str) -> State | None:
 
 
 def why(error: Exception) -> str:
-    """What went wrong, in a few words."""
-    said = error.strerror if isinstance(error, OSError) else str(error)
-    return said or str(error) or type(error).__name__
+    """What went wrong, in a few words; of what nobody foresaw, its kind too."""
+    if isinstance(error, PilotError):
+        return error.what
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error) if isinstance(error, StateUnreadable) else f"{type(error).__name__}: {error}"
 
 
 def arm(folder: Path, *, reason: str, who: Actor | None = None) -> State:
@@ -119,20 +124,31 @@ def arm(folder: Path, *, reason: str, who: Actor | None = None) -> State:
             raise PilotError(
                 "nothing is stopped", where=str(folder), mend="`pilot status` shows what is in force."
             )
+        latched = stop is not None and not state.latched
+        if latched:
+            state = following(state, name, reason, latched=True)
         armed = following(state, name, reason, latched=False, held=False)
         record(folder, name, "arm", reason, armed.rev)
         with telling(folder):
-            # The sentinel goes last: whatever fails before that leaves the model stopped.
-            write_state(folder, armed)
-            if stop is not None:
-                _lift(folder, stop)
+            if latched:
+                # While the sentinel is taken away the latch stops the model, whatever crash comes in between.
+                write_state(folder, state)
+            aside = None if stop is None else _taken_aside(folder, stop)
+            try:
+                write_state(folder, armed)
+            except BaseException:
+                if aside is not None and not os.path.lexists(folder / SENTINEL):
+                    aside.rename(folder / SENTINEL)
+                raise
+            with contextlib.suppress(OSError):  # under its new name it stops nothing
+                _remove(folder / LIFTED)
     return armed
 
 
 def offer(folder: Path, *, digest: str, flag_key: str, reason: str) -> State | None:
     """Name a newly packaged model the challenger, for every entity, in the sandbox.
 
-    A stop stays in force: a new model is no reason to start again.
+    A stop stays in force: a new model is no reason to start again, nor where the state was deleted.
 
     Returns:
         The state in force, or None when the pilot has left the sandbox, where only a promotion names models.
@@ -154,7 +170,8 @@ def offer(folder: Path, *, digest: str, flag_key: str, reason: str) -> State | N
                 stage="sandbox",
                 challenger=slot,
                 flag_key=flag_key,
-                latched=(folder / SENTINEL).exists(),
+                # A state that somebody deleted was a stop, and a new one is no reason to start again.
+                latched=os.path.lexists(folder / SENTINEL) or audit.of_a_state(folder),
                 actor=who,
                 reason=reason,
                 changed_at=now(),
@@ -228,10 +245,11 @@ def _sentinel(folder: Path) -> tuple[int, int] | None:
     return found.st_ino, found.st_mtime_ns
 
 
-def _lift(folder: Path, stop: tuple[int, int]) -> None:
+def _taken_aside(folder: Path, stop: tuple[int, int]) -> Path:
     # Only the stop that was there when somebody decided to arm. A `kill` does not wait long for the lock, so
     # a newer sentinel may lie here by now: take it aside, look at what was taken, and put a newer one back.
     aside = folder / LIFTED
+    _remove(aside)  # left by an `arm` that a crash cut short
     (folder / SENTINEL).rename(aside)
     found = os.lstat(aside)
     if (found.st_ino, found.st_mtime_ns) != stop:
@@ -241,12 +259,15 @@ def _lift(folder: Path, stop: tuple[int, int]) -> None:
             where=str(folder / SENTINEL),
             mend="`pilot audit` says who and why.",
         )
-    sync_folder(folder)
-    with contextlib.suppress(OSError):  # under its new name it stops nothing
-        if stat.S_ISDIR(found.st_mode):
-            aside.rmdir()
+    return aside
+
+
+def _remove(file: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISDIR(os.lstat(file).st_mode):
+            file.rmdir()
         else:
-            aside.unlink()
+            file.unlink()
 
 
 @contextlib.contextmanager
@@ -280,8 +301,8 @@ def existing(folder: Path) -> State | None:
         raise PilotError(
             f"the control state cannot be trusted: {error}",
             where=str(folder),
-            mend="The fallback decides meanwhile. Restore state.json from a backup, or delete it and run "
-            "`pilot run` to start again in the sandbox.",
+            mend="The fallback decides meanwhile. Restore state.json from a backup, or delete it, then "
+            "`pilot run` and `pilot arm` to start again in the sandbox.",
         ) from error
 
 

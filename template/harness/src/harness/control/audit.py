@@ -20,6 +20,8 @@ from harness.control.state import replace, share
 AUDIT = "audit.jsonl"
 END = "audit.end.json"
 START = "0" * 64
+# What is done without a state, and stops nothing.
+BESIDE = ("issue", "revoke", "refuse", "propose", "flag")
 
 
 class AuditBroken(ValueError):
@@ -72,6 +74,29 @@ def append(folder: Path, *, actor: str, action: str, reason: str, revision: int 
     if end is not None:
         with suppress(OSError):  # the line is written, and a later one brings the end up to it
             _write_end(folder, _End(len(lines) + 1, entry["sha256"]))
+
+
+def of_a_state(folder: Path) -> bool:
+    """Whether there was a state or a stop here before, or that cannot be ruled out.
+
+    A record that only says who got a token, or who was refused, tells of neither.
+    """
+    try:
+        lines = (folder / AUDIT).read_bytes().splitlines()
+    except FileNotFoundError:
+        end = _read_end(folder)
+        return end is not None and end.lines > 0
+    except OSError:
+        return True
+    return any(map(_of_a_state, lines))
+
+
+def _of_a_state(line: bytes) -> bool:
+    try:
+        entry = json.loads(line)
+        return entry["action"] not in BESIDE or entry["revision"] not in (None, 0)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return True
 
 
 def read_audit(folder: Path) -> list[dict[str, Any]]:

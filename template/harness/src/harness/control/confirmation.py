@@ -1,6 +1,7 @@
 """Whether a stop was heard: every process that serves is asked, each at its own address.
 
-Asking a service at its common address would ask whichever of its workers takes the call.
+Asking a service at its common address would ask whichever of its workers takes the call. Where nobody was
+there to be asked, nothing is confirmed: a service that could leave no note of itself would not be missed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
+from datetime import datetime
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -54,29 +56,25 @@ class Word:
     def document(self) -> dict[str, Any]:
         """The same as plain data."""
         return {
-            "pid": self.reader.pid,
+            "pid": self.reader.pid or None,
             "url": self.reader.url,
             "address": self.reader.address,
             "confirmed": self.confirmed,
             "revision": self.revision,
             "under_way": self.under_way,
             "last_model_decision": self.last,
+            "doubt": self.reader.doubt or None,
         }
 
 
 def ask(reader: Reader, *, timeout_s: float = EACH_S) -> Word:
     """What a process sees right now. One that does not answer in time was not heard."""
+    if not _askable(reader):
+        return Word(reader)
     try:
         said = _by_address(reader, timeout_s) if reader.address else _by_url(reader.url, timeout_s)
-        return Word(
-            reader,
-            heard=True,
-            stopped=said["stopped"] is True,
-            revision=int(said["revision"]),
-            under_way=int(said.get("under_way", 0)),
-            last=said.get("last_model_decision"),
-        )
-    except (OSError, ValueError, KeyError, TypeError, HTTPException):
+        return _word(reader, said)
+    except Exception:  # whatever a stranger at that address answers, it is no confirmation
         return Word(reader)
 
 
@@ -91,7 +89,7 @@ def every_word(root: Path, *, stop: Callable[[Path], object], within_s: float = 
         within_s: Seconds for all of it.
 
     Returns:
-        The last word of each process that is alive, confirmed or not.
+        The last word of each process that may be alive, confirmed or not.
     """
     deadline = time.monotonic() + within_s
     words: dict[Reader, Word] = {}
@@ -99,11 +97,12 @@ def every_word(root: Path, *, stop: Callable[[Path], object], within_s: float = 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         while True:
             readers = live(root)
-            for folder in sorted({reader.folder for reader in readers} - stopped):
+            for folder in sorted({each.folder for each in readers if _here(each)} - stopped):
                 stop(Path(folder))
                 stopped.add(folder)
             words = {reader: word for reader, word in words.items() if reader in readers}
-            waiting = [each for each in readers if each not in words or not words[each].confirmed]
+            askable = [each for each in readers if _askable(each)]
+            waiting = [each for each in askable if each not in words or not words[each].confirmed]
             if not waiting or time.monotonic() > deadline:
                 return [words.get(reader, Word(reader)) for reader in readers]
             words |= {word.reader: word for word in pool.map(ask, waiting)}
@@ -111,9 +110,42 @@ def every_word(root: Path, *, stop: Callable[[Path], object], within_s: float = 
                 time.sleep(AGAIN_AFTER_S)
 
 
+def verdict(words: list[Word], *, own: int | None = None) -> bool | None:
+    """Whether the stop is confirmed: by all, not by all, or None where that cannot be known.
+
+    Args:
+        words: What the processes said.
+        own: The process that asks, where it serves itself: without its own word, notes are missing.
+    """
+    if not all(word.confirmed for word in words):
+        return False
+    if not words or (own is not None and own not in [word.reader.pid for word in words]):
+        return None
+    return True
+
+
 def last_decision(words: list[Word]) -> str | None:
     """When any of them last answered with a model's decision."""
     return max((word.last for word in words if word.last), default=None)
+
+
+def _here(reader: Reader) -> bool:
+    # A path that another host or container has noted may be none here, and one is not made for it.
+    return bool(reader.folder) and (not reader.elsewhere or Path(reader.folder).is_dir())
+
+
+def _askable(reader: Reader) -> bool:
+    # What another host or container has noted is no address of this one.
+    return bool(reader.address or reader.url) and not reader.elsewhere
+
+
+def _word(reader: Reader, said: dict[str, Any]) -> Word:
+    revision, under_way, last = said["revision"], said.get("under_way", 0), said.get("last_model_decision")
+    if type(revision) is not int or type(under_way) is not int:
+        raise ValueError("no numbers")
+    if last is not None:
+        datetime.fromisoformat(last)  # or what tells it to a person would fail
+    return Word(reader, True, said["stopped"] is True, revision, under_way, last)
 
 
 def _by_address(reader: Reader, timeout_s: float) -> dict[str, Any]:

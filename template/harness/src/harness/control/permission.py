@@ -43,6 +43,7 @@ class Why(StrEnum):
     OUTSIDE_ROLLOUT = "outside_rollout"
     SHADOW_STAGE = "shadow_stage"
     REAL_DATA_IN_SANDBOX = "real_data_in_sandbox"
+    LEFT_THE_SANDBOX = "left_the_sandbox"
     MODEL_UNAVAILABLE = "model_unavailable"
     MODEL_FAILED = "model_failed"
     MODEL_DIED = "model_died"

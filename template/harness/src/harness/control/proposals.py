@@ -53,6 +53,7 @@ class Proposal(BaseModel):
         proposer: The account that proposes.
         uid: Its number: an account may have two names.
         token: Whether a personal token said who proposes.
+        issuer: The account that issued that token; empty without one.
         reason: Why.
         proposed_at: When, ISO 8601, UTC.
     """
@@ -70,6 +71,7 @@ class Proposal(BaseModel):
     proposer: str
     uid: int
     token: bool = False
+    issuer: str = ""
     reason: str
     proposed_at: str
 
@@ -129,12 +131,13 @@ def propose(
         proposer=who.name,
         uid=who.uid,
         token=who.token,
+        issuer=who.issuer,
         reason=actions.printable(reason),
         proposed_at=actions.now(),
     )
     with writing(folder):
         _unchanged(folder, proposal)
-        told = f"{source} → {target}, model {model[:12]}: {proposal.reason}"
+        told = f"{source} → {target}, model {model[:12]}{_by(who)}: {proposal.reason}"
         actions.record(folder, proposal.proposer, "propose", told, revision)
         with actions.telling(folder):
             document = proposal.model_dump(mode="json")
@@ -182,11 +185,18 @@ def waiting(folder: Path, who: Actor | None = None) -> Proposal:
             where=str(folder / PROPOSAL),
             mend='`pilot promote --reason "..."` proposes.',
         )
-    if not (who or identity.account()).other_than(Actor(proposal.proposer, proposal.uid, proposal.token)):
+    who = who or identity.account()
+    proposer = Actor(proposal.proposer, proposal.uid, proposal.token, proposal.issuer)
+    if not who.other_than(proposer):
+        own = who.name == proposer.name or (who.uid == proposer.uid and not (who.token and proposer.token))
         raise PilotError(
-            f"{proposal.proposer} proposed this and cannot approve it",
+            f"{proposer.name} proposed this and cannot approve it"
+            if own
+            else f"{proposer.told()}, proposed this, and {who.told()}, may be the same person",
             where=str(folder / PROPOSAL),
-            mend="Somebody else has to: it is refused and on record.",
+            mend="Somebody else has to: it is refused and on record."
+            if own
+            else "Have another account than theirs issue the tokens: it is refused and on record.",
         )
     return proposal
 
@@ -229,13 +239,17 @@ def approve(
                 mend="Mend the cause, then `pilot arm` and propose again.",
             )
         moved = _moved(state, proposal, flag_key, who.name, actions.printable(reason))
-        told = f"{proposal.source} → {proposal.target}, model {proposal.model[:12]}: {moved.reason}"
+        told = f"{proposal.source} → {proposal.target}, model {proposal.model[:12]}{_by(who)}: {moved.reason}"
         actions.record(folder, who.name, "approve", told, moved.rev)
         with actions.telling(folder):
             write_state(folder, moved)
             (folder / PROPOSAL).unlink(missing_ok=True)
             sync_folder(folder)
     return moved
+
+
+def _by(who: Actor) -> str:
+    return f" (token issued by {who.issuer or 'nobody known'})" if who.token else ""
 
 
 def _moved(state: State | None, proposal: Proposal, flag_key: str, who: str, reason: str) -> State:

@@ -87,11 +87,10 @@ def roll_back(folder: Path, *, reason: str, of: str = "", who: str = "") -> Resp
 
     try:
         return _change(folder, "rollback", reason, wanted, who)
-    except PilotError as error:
-        stopped = stop(folder, reason=f"{reason} (a rollback was not possible: {error.what})")
-        return Response(
-            "kill", stopped.taken, stopped.state, (f"the rollback ({error.what})", *stopped.missing)
-        )
+    except Exception as error:
+        said = actions.why(error)
+        stopped = stop(folder, reason=f"{reason} (a rollback was not possible: {said})")
+        return Response("kill", stopped.taken, stopped.state, (f"the rollback ({said})", *stopped.missing))
 
 
 def _rolled_back(state: State, of: str) -> dict[str, Any]:

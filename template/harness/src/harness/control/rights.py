@@ -51,7 +51,7 @@ def acting(folder: Path, scope: Scope) -> Actor:
     tokens = Tokens(folder)
     token = tokens.find(presented)
     if token is not None and not token.expired() and scope in token.scopes:
-        return Actor(f"token {token.name}", who.uid, token=True)
+        return Actor(f"token {token.name}", who.uid, token=True, issuer=token.actor)
     if token is None:
         found = tokens.read()
         what = f"it cannot be looked up: {found.why}" if isinstance(found, TokensUnreadable) else "not known"

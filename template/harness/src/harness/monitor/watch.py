@@ -247,7 +247,7 @@ def _models(settings: Settings) -> list[tuple[str, str]]:
         raise PilotError(
             f"the control state cannot be trusted, the fallback decides: {error}",
             where=str(folder),
-            mend="Restore state.json from a backup, or delete it and run `pilot run`.",
+            mend="Restore state.json from a backup, or delete it, then `pilot run` and `pilot arm`.",
         ) from error
     slots = [("challenger", state.challenger), ("champion", state.champion)] if state else []
     found: dict[str, str] = {}

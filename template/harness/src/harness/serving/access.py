@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -26,6 +28,8 @@ log = logging.getLogger("harness.serving")
 
 # What acts on the control state; an attempt at it by somebody who may not is kept in the audit.
 ON_RECORD: tuple[Scope, ...] = ("operate", "approve")
+# Of one token in one process; the service's log has every attempt.
+RECORD_EVERY_S = 60.0
 
 _bearer = HTTPBearer(
     scheme_name="token",
@@ -66,6 +70,26 @@ class Caller:
     name: str
 
 
+class Seldom:
+    """Says of each name that it is due, and not again for a while.
+
+    Args:
+        every_s: Seconds from one time to the next.
+    """
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._last: dict[str, float] = {}
+
+    def due(self, name: str) -> bool:
+        """Whether it is; then it is not for the next while. There are as many names as there are tokens."""
+        now = time.monotonic()
+        if now - self._last.get(name, -math.inf) < self._every_s:
+            return False
+        self._last[name] = now
+        return True
+
+
 class Access:
     """Lets callers in.
 
@@ -79,6 +103,7 @@ class Access:
         self._control = control
         self._tokens = Tokens(control.folder)
         self._open_in_sandbox = open_in_sandbox
+        self.on_record = Seldom(RECORD_EVERY_S)
 
     def check(self, authorization: str | None, scope: Scope, *, of: str) -> Caller:
         """Let a caller in.
@@ -170,11 +195,12 @@ def _check(request: Request, scope: Scope) -> Caller:
 async def refused(request: Request, error: Exception) -> JSONResponse:
     """The answer to a refused caller. It is the same for an unknown, an expired and a revoked token."""
     assert isinstance(error, Refused)
-    if error.name and error.scope in ON_RECORD:
-        # Only whom a token names: a stranger could fill the disk with lines.
+    access: Access = request.app.state.access
+    # Only whom a token names, and not each time: a stranger, or a caller in a loop, could fill the disk.
+    if error.name and error.scope in ON_RECORD and access.on_record.due(error.name):
         who = Actor(f"token {error.name}", os.getuid(), token=True)
         told = f"{error.of}: it has not the scope {error.scope}"
-        await asyncio.to_thread(refuse, request.app.state.access.folder, who, told)
+        await asyncio.to_thread(refuse, access.folder, who, told)
     if error.status == 403:
         code, detail = "forbidden", f"The token may not do this: it has not the scope {error.scope}."
         challenge = f'Bearer realm="pilot", error="insufficient_scope", scope="{error.scope}"'

@@ -35,6 +35,9 @@ from harness.serving.service import Service
 from harness.serving.underway import Application, Message
 from harness.settings import Settings, load_settings
 
+# Without its note a stop does not know of this process, and asks it nothing.
+NOTED_AGAIN_S = 5.0
+
 log = logging.getLogger("harness.serving")
 
 
@@ -160,13 +163,22 @@ class PerProcess:
         stack.enter_context(delivering(settings, service))
         address = await stack.enter_async_context(confirming(lambda: _seen(service)))
         url = "" if place is None else place.url
-        stack.enter_context(noted(settings.root, service.control.folder, url, address))
+        again = stack.enter_context(noted(settings.root, service.control.folder, url, address))
+        keeping = asyncio.ensure_future(_keep(again))
+        stack.callback(keeping.cancel)
         if multiprocessing.parent_process() is not None:
             _end_with_the_supervisor(stack)
             log.info("worker %d is ready", os.getpid())
         elif place is not None:
             log.info("listening on %s", url)
         return app
+
+
+async def _keep(again: Callable[[], None]) -> None:
+    """Leave this process's note again where it could not be left, or somebody has deleted it."""
+    while True:
+        await asyncio.sleep(NOTED_AGAIN_S)
+        again()
 
 
 def _seen(service: Service) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,7 @@ class Service:
         # A service that starts without a readable state is held to the loopback, as the sandbox is.
         self._last_known_stage = "sandbox"
         self._state_seen = False
+        self._left_the_sandbox = False
 
     def decide(self, record: Mapping[str, Any]) -> Decision:
         """Decide one record.
@@ -166,10 +167,19 @@ class Service:
         elif self._state_seen:
             self._state_seen = False  # once, and not with every request
             log.error("ALARM: the control state is gone or cannot be trusted, so the fallback decides")
-        return self._last_known_stage == "sandbox"
+        return self._last_known_stage == "sandbox" and not self._left_the_sandbox
+
+    def _permission(self, entity: str) -> Permission:
+        """What the control says; and no way leads back into the sandbox, whatever was deleted or restored."""
+        found = self.control.permission(entity)
+        if found.stage != "sandbox":
+            self._left_the_sandbox = self._left_the_sandbox or found.stage != "unknown"
+        elif self._left_the_sandbox and found.arm is not Arm.FALLBACK:
+            return replace(found, arm=Arm.FALLBACK, why=Why.LEFT_THE_SANDBOX, digest=None)
+        return found
 
     def _outcome(self, record: Mapping[str, Any], entity: str) -> _Outcome:
-        permission = self.control.permission(entity)
+        permission = self._permission(entity)
         if permission.arm is Arm.FALLBACK or permission.digest is None:
             return self._by_fallback(record, permission, permission.why)
         try:
@@ -180,7 +190,7 @@ class Service:
             return self._by_fallback(record, permission, _why(error))
         # Scoring takes time in which somebody may have stopped the model; what is in force now counts.
         self.underway.entering()
-        after = self.control.permission(entity)
+        after = self._permission(entity)
         if after.digest != permission.digest:
             return self._by_fallback(
                 record, after, after.why if after.arm is Arm.FALLBACK else Why.MODEL_REPLACED
