@@ -350,14 +350,6 @@ MUTANTS = (
         GUARDING,
         "whatever_the_audit",
     ),
-    mutant(
-        "a kill fails where its line does",
-        "control/actions.py",
-        "except Exception as error:  # a record",
-        "except OSError as error:  # a record",
-        GUARDING,
-        "whatever_the_audit",
-    ),
     mutant("a breach exits 0", CONTROLLER, '"breached": 1,', '"breached": 0,', GUARDING, "once_takes_back"),
     mutant("the controller only looks", CONTROLLER, "if not seen.breached:", "if True:", GUARDING, "test_25"),
     mutant(

@@ -363,8 +363,8 @@ MUTANTS = (
     Mutant(
         "an odd error of the audit undoes a restriction",
         RESPONSES,
-        "        except Exception as error:  # it",
-        "        except OSError as error:  # it",
+        "        except Exception as error:\n            return Response(action, True, after",
+        "        except OSError as error:\n            return Response(action, True, after",
         ACTING,
         "whatever_the_audit",
     ),

@@ -133,6 +133,7 @@ def answered(**changes: Any) -> bytes:
         answered(last_model_decision=3),
         answered(last_model_decision="lately"),
     ],
+    ids=range(13),  # a process's id in a test's name would be another in each process that runs tests
 )
 def test_an_answer_that_is_none_is_no_confirmation(said: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
