@@ -350,6 +350,14 @@ MUTANTS = (
         GUARDING,
         "whatever_the_audit",
     ),
+    mutant(
+        "without a rollout that can be read nothing is guarded",
+        CONTROLLER,
+        'return standard(), (f"{_told',
+        'raise; (f"{_told',
+        GUARDING,
+        "without_a_rollout",
+    ),
     mutant("a breach exits 0", CONTROLLER, '"breached": 1,', '"breached": 0,', GUARDING, "once_takes_back"),
     mutant("the controller only looks", CONTROLLER, "if not seen.breached:", "if True:", GUARDING, "test_25"),
     mutant(

@@ -142,9 +142,31 @@ def test_26_a_store_that_does_not_answer_is_inconclusive_and_changes_nothing(
     [
         (lambda t: (t.tiny.root / "governance" / "rollout.yaml").unlink(), "rollout.yaml"),
         (lambda t: t.edit("measure: error_rate", "measure: errors"), "rollout.yaml guardrails.0"),
-        (lambda t: (t.tiny.control / "state.json").write_text("{"), "cannot be trusted"),
+        (lambda t: (t.tiny.root / "governance" / "rollout.yaml").write_bytes(b"\xff"), "rollout.yaml"),
     ],
-    ids=["no rollout.yaml", "wrong rollout.yaml", "damaged state"],
+    ids=["none", "wrong", "not text"],
+)
+def test_without_a_rollout_that_can_be_read_the_standards_guardrails_hold(
+    trialling: Trialling, do: Callable[[Trialling], Any], says: str
+) -> None:
+    trialling.enter("early")
+    trialling.decide(1_000, failing=0.0)
+    do(trialling)
+    seen = acted(trialling)
+    assert (seen.verdict, seen.exit_code, seen.response) == ("inconclusive", 3, None)
+    assert says in seen.blind[0]
+    assert "The standard's guardrails hold meanwhile" in seen.blind[0]
+    trialling.decide(1_000, failing=0.5)
+    seen = acted(trialling)
+    assert seen.verdict == "breached"
+    assert seen.response is not None
+    assert seen.response.taken
+
+
+@pytest.mark.parametrize(
+    ("do", "says"),
+    [(lambda t: (t.tiny.control / "state.json").write_text("{"), "cannot be trusted")],
+    ids=["damaged state"],
 )
 def test_what_it_cannot_see_is_inconclusive(
     trialling: Trialling, do: Callable[[Trialling], Any], says: str

@@ -161,6 +161,22 @@ class Rollout(Document):
         return found
 
 
+def standard() -> Rollout:
+    """What a controller guards by that cannot read the pilot's own file. No gate ever asks it."""
+    never = {"days": 10**6, "decisions": 10**9, "quiet": ()}
+    stages = {
+        name: {"percent": percent, "leave": never} for name, percent in zip(LEFT, (0, 10, 50), strict=True)
+    }
+    return Rollout.model_validate(
+        {
+            "owner": "standard",
+            "last_reviewed": "TODO",
+            "review_by": "TODO",
+            "stages": {**stages, "full": {"percent": 100}},
+        }
+    )
+
+
 def _order(documents: Documents) -> Iterator[Problem]:
     percent = {name: documents.rollout.percent(name) for name in ("shadow", "early", "broad", "full")}
     if percent["shadow"] != 0:

@@ -26,7 +26,7 @@ from harness.control import Control, Response, State, StateUnreadable, respond
 from harness.errors import PilotError, unforeseen
 from harness.governance import read
 from harness.governance.documents import BY_NAME
-from harness.governance.rollout import Leave, Rollout
+from harness.governance.rollout import Leave, Rollout, standard
 from harness.rollout.guardrails import VERDICTS, Judged, Verdict, both
 from harness.rollout.standing import Unclear
 from harness.rollout.statistics import refuted
@@ -130,13 +130,13 @@ def look(settings: Settings, now: datetime) -> Look:
         idle = _idle(settings, state)
         if idle:
             return Look(now, stage, idle=idle)
-        rollout = read(settings.path(BY_NAME["rollout"].path), Rollout)
+        rollout, unread = _rollout(settings)
         trials, missing = on_guard(settings, rollout, state, now)
     except Unclear as error:
         return Look(now, stage, blind=(str(error),))
     except Exception as error:
         return Look(now, stage, blind=(_told(error, settings),))
-    blind, silence = list(missing), ""
+    blind, silence = [*unread, *missing], ""
     try:
         judged = tuple(one for trial in trials for one in _judged(trial, blind))
         try:
@@ -218,6 +218,14 @@ def alone(settings: Settings) -> Iterator[None]:
 def present() -> datetime:
     """The moment of a look."""
     return datetime.now(UTC)
+
+
+def _rollout(settings: Settings) -> tuple[Rollout, tuple[str, ...]]:
+    """The pilot's rollout; where it cannot be read, the standard's, and why."""
+    try:
+        return read(settings.path(BY_NAME["rollout"].path), Rollout), ()
+    except Exception as error:
+        return standard(), (f"{_told(error, settings)} The standard's guardrails hold meanwhile.",)
 
 
 def _state(settings: Settings) -> State | None:
