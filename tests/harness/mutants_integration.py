@@ -124,9 +124,9 @@ MUTANTS = (
     ),
     Mutant(
         "a damaged file of tokens is believed",
-        TOKENS,
-        "    if stated != found:\n        return TokensUnreadable",
-        "    if False:\n        return TokensUnreadable",
+        "control/sealed.py",
+        "if stated != found:",
+        "if False:",
         ISSUING,
         "edit_by_hand",
     ),

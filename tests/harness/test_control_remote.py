@@ -15,7 +15,7 @@ import pytest
 from harness.control import Arm, Control, RemoteRule, Slot, State, Why, kill
 from harness.control.permission import bucket
 from harness.control.remote import AHEAD_S, REMOTE, Remote, write_remote
-from harness.control.state import checksum
+from harness.control.sealed import checksum
 
 A, B = "a" * 64, "b" * 64
 Put = Callable[..., State]

@@ -12,7 +12,7 @@ import pytest
 
 from harness.control import read_audit
 from harness.control.flags import FLAGS, Flags, FlagSettings, FlagsUnreadable, set_flag
-from harness.control.state import checksum
+from harness.control.sealed import checksum
 from harness.errors import PilotError
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -20,7 +20,7 @@ import pytest
 
 from harness.control import Tokens, TokensUnreadable, read_audit, tokens
 from harness.control.audit import AUDIT
-from harness.control.state import checksum
+from harness.control.sealed import checksum
 from harness.control.tokens import PATTERN, TOKENS, issue, read_tokens, revoke
 from harness.errors import PilotError
 

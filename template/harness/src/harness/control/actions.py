@@ -315,7 +315,7 @@ def _readable(folder: Path) -> State:
     return state
 
 
-def record(folder: Path, who: str, action: str, reason: str, revision: int) -> None:
+def record(folder: Path, who: str, action: str, reason: str, revision: int | None) -> None:
     """Write the audit's line, before anything is changed.
 
     Raises:

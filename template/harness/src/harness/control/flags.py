@@ -7,17 +7,17 @@ audit before anything changes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from harness.control import actions, audit
+from harness.control import actions
 from harness.control.identity import actor
-from harness.control.state import checksum, replace, writing
+from harness.control.sealed import Damaged, seal, unseal
+from harness.control.state import replace, writing
 from harness.control.watched import Watched
 from harness.errors import PilotError
 
@@ -89,22 +89,9 @@ class Flags:
 def parse_flags(text: bytes, *, where: str) -> FlagSettings | FlagsUnreadable:
     """Read the flags from the file's bytes. Never raises."""
     try:
-        document = json.loads(text)
-        if not isinstance(document, dict):
-            return FlagsUnreadable(f"{where}: not a JSON object")
-        stated = document.pop("sha256", None)
-        found = checksum(document)
-    except (ValueError, RecursionError):
-        return FlagsUnreadable(f"{where}: not JSON")
-    if stated != found:
-        return FlagsUnreadable(f"{where}: the checksum does not fit the content")
-    if type(document.get("schema_version")) is not int:
-        return FlagsUnreadable(f"{where}: schema_version: not a whole number")
-    try:
-        return FlagSettings.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        return FlagsUnreadable(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}")
+        return unseal(text, FlagSettings, where=where)
+    except Damaged as error:
+        return FlagsUnreadable(str(error))
 
 
 def set_flag(folder: Path, *, name: str, percent: int, known: Iterable[str], reason: str) -> FlagSettings:
@@ -142,21 +129,8 @@ def set_flag(folder: Path, *, name: str, percent: int, known: Iterable[str], rea
         setting = Setting(pct=percent, actor=who, reason=reason, changed_at=actions.now())
         after = FlagSettings(rev=before.rev + 1, flags={**before.flags, name: setting})
         told = f"{name} {was}% → {percent}% (flags revision {after.rev}): {reason}"
-        _audited(folder, who, told)
-        with actions.telling(folder):
-            document: dict[str, Any] = after.model_dump(mode="json")
-            document["sha256"] = checksum(document)
-            replace(folder / FLAGS, json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
-    return after
-
-
-def _audited(folder: Path, who: str, told: str) -> None:
-    try:
         # The audit's revision is the state's, which this does not change.
-        audit.append(folder, actor=who, action="flag", reason=told, revision=None)
-    except OSError as error:
-        raise PilotError(
-            f"the audit cannot be written, so nothing was changed: {error.strerror}",
-            where=str(folder / audit.AUDIT),
-            mend="Free the disk or make the file writable.",
-        ) from error
+        actions.record(folder, who, "flag", told, None)
+        with actions.telling(folder):
+            replace(folder / FLAGS, seal(after.model_dump(mode="json")))
+    return after

@@ -5,16 +5,15 @@ Whether the gate allows it is asked by the caller, before each of the two; nothi
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from harness.control import actions, identity
 from harness.control.identity import Actor
+from harness.control.sealed import seal, unseal
 from harness.control.state import (
     SENTINEL,
     STAGES,
@@ -140,9 +139,7 @@ def propose(
         told = f"{source} → {target}, model {model[:12]}{_by(who)}: {proposal.reason}"
         actions.record(folder, proposal.proposer, "propose", told, revision)
         with actions.telling(folder):
-            document = proposal.model_dump(mode="json")
-            document["sha256"] = _checksum(document)
-            replace(folder / PROPOSAL, json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
+            replace(folder / PROPOSAL, seal(proposal.model_dump(mode="json")))
     return proposal
 
 
@@ -154,11 +151,7 @@ def read_proposal(folder: Path) -> Proposal | None:
     """
     file = folder / PROPOSAL
     try:
-        document = json.loads(file.read_bytes())
-        stated = document.pop("sha256", None)
-        proposal = Proposal.model_validate(document)
-        if stated != _checksum(document):
-            raise ValueError("the checksum does not fit the content")
+        proposal = unseal(file.read_bytes(), Proposal, where=PROPOSAL)
         if file.lstat().st_uid != proposal.uid:
             raise ValueError("another account wrote it than the one that it names")
     except FileNotFoundError:
@@ -166,7 +159,7 @@ def read_proposal(folder: Path) -> Proposal | None:
     except OSError as error:
         what, mend = f"cannot be read: {error.strerror}", "Give this account the right to read it."
         raise PilotError(what, where=str(file), mend=mend) from error
-    except (ValueError, AttributeError, TypeError, RecursionError, ValidationError) as error:
+    except ValueError as error:
         what, mend = "the proposal is damaged or was edited", "Have it proposed again: `pilot promote`."
         raise PilotError(what, where=str(file), mend=mend) from error
     return proposal
@@ -273,8 +266,3 @@ def _unchanged(folder: Path, proposal: Proposal) -> State | None:
             mend="`pilot audit` says how; propose again.",
         )
     return state
-
-
-def _checksum(document: dict[str, Any]) -> str:
-    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -7,7 +7,6 @@ a share is the smaller one of the local and the remote one, and a stop in either
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,9 +14,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from harness.control.state import checksum, replace
+from harness.control.sealed import Damaged, seal, unseal
+from harness.control.state import replace
 from harness.control.watched import Watched
 
 REMOTE = "remote.json"
@@ -138,22 +138,9 @@ class RemoteReader:
 def parse_remote(text: bytes, *, where: str) -> Remote | RemoteUnreadable:
     """Read what the flag service said from the file's bytes. Never raises."""
     try:
-        document = json.loads(text)
-        if not isinstance(document, dict):
-            return RemoteUnreadable(f"{where}: not a JSON object")
-        stated = document.pop("sha256", None)
-        found = checksum(document)
-    except (ValueError, RecursionError):
-        return RemoteUnreadable(f"{where}: not JSON")
-    if stated != found:
-        return RemoteUnreadable(f"{where}: the checksum does not fit the content")
-    if type(document.get("schema_version")) is not int:  # true == 1, and a Literal compares by value
-        return RemoteUnreadable(f"{where}: schema_version: not a whole number")
-    try:
-        return Remote.model_validate_json(json.dumps(document))
-    except ValidationError as error:
-        first = error.errors()[0]
-        return RemoteUnreadable(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}")
+        return unseal(text, Remote, where=where)
+    except Damaged as error:
+        return RemoteUnreadable(str(error))
 
 
 def write_remote(folder: Path, remote: Remote) -> None:
@@ -165,5 +152,4 @@ def write_remote(folder: Path, remote: Remote) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     document = remote.model_dump(mode="json")
     document["fetched_at"] = remote.fetched_at.astimezone(UTC).isoformat(timespec="microseconds")
-    document["sha256"] = checksum(document)
-    replace(folder / REMOTE, json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
+    replace(folder / REMOTE, seal(document))

@@ -8,18 +8,17 @@ a crash leaves one of the two. The checksum finds accidents; file permissions st
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
 import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from harness.control.sealed import Damaged, seal, unseal
 from harness.errors import PilotError
 
 STATE = "state.json"
@@ -108,22 +107,9 @@ def parse_state(text: bytes, *, where: str) -> State:
         StateUnreadable: Not JSON, an unknown schema, a wrong checksum, or a value out of range.
     """
     try:
-        document = json.loads(text)
-        if not isinstance(document, dict):
-            raise StateUnreadable(f"{where}: not a JSON object")
-        stated = document.pop("sha256", None)
-        found = checksum(document)
-    except (ValueError, RecursionError) as error:  # half a surrogate pair is JSON and has no UTF-8
-        raise StateUnreadable(f"{where}: not JSON") from error
-    if stated != found:
-        raise StateUnreadable(f"{where}: the checksum does not fit the content")
-    if type(document.get("schema_version")) is not int:  # true == 1, and a Literal compares by value
-        raise StateUnreadable(f"{where}: schema_version: not a whole number")
-    try:
-        return State.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise StateUnreadable(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        return unseal(text, State, where=where)
+    except Damaged as error:
+        raise StateUnreadable(str(error)) from error
 
 
 def write_state(folder: Path, state: State) -> None:
@@ -131,8 +117,7 @@ def write_state(folder: Path, state: State) -> None:
     document = state.model_dump(mode="json")
     if state.shadow_pct == ALL:
         del document["shadow_pct"]
-    document["sha256"] = checksum(document)
-    replace(folder / STATE, json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
+    replace(folder / STATE, seal(document))
 
 
 def replace(file: Path, content: bytes, *, private: bool = False) -> None:
@@ -230,9 +215,3 @@ def _lock(stream: IO[bytes], file: Path, wait_s: float) -> None:
             ) from error
         else:
             return
-
-
-def checksum(document: dict[str, Any]) -> str:
-    """What a document's ``sha256`` has to be: over all its other keys, in one way of writing them."""
-    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import os
 import secrets
 from collections.abc import Sequence
@@ -23,7 +22,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from harness.control import audit
 from harness.control.identity import actor
-from harness.control.state import checksum, replace, writing
+from harness.control.sealed import Damaged, seal, unseal
+from harness.control.state import replace, writing
 from harness.control.watched import Watched
 from harness.errors import PilotError
 
@@ -196,18 +196,9 @@ def read_tokens(folder: Path) -> tuple[Token, ...]:
 def parse_tokens(text: bytes, *, where: str) -> tuple[Token, ...] | TokensUnreadable:
     """Read tokens from the file's bytes."""
     try:
-        document = json.loads(text)
-        stated = document.pop("sha256", None)
-        found = checksum(document)
-    except (ValueError, RecursionError, AttributeError, TypeError):
-        return TokensUnreadable(f"{where}: not JSON")
-    if stated != found:
-        return TokensUnreadable(f"{where}: the checksum does not fit the content")
-    try:
-        return _File.model_validate(document).tokens
-    except ValidationError as error:
-        first = error.errors()[0]
-        return TokensUnreadable(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}")
+        return unseal(text, _File, where=where).tokens
+    except Damaged as error:
+        return TokensUnreadable(str(error))
 
 
 def _checked(**values: object) -> Token:
@@ -249,9 +240,7 @@ def _owned(folder: Path) -> None:
 
 
 def _write(folder: Path, tokens: tuple[Token, ...]) -> None:
-    document = _File(tokens=tokens).model_dump(mode="json")
-    document["sha256"] = checksum(document)
-    content = json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
+    content = seal(_File(tokens=tokens).model_dump(mode="json"))
     try:
         replace(folder / TOKENS, content, private=True)
     except OSError as error:
