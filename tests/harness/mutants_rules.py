@@ -19,7 +19,7 @@ MUTANTS = (
         "else found) is False",
         "else found) is not True",
         DECLARING,
-        "absent or same_rules",
+        "absent",
     ),
     Mutant(
         "false and unknown are unknown",
@@ -27,7 +27,7 @@ MUTANTS = (
         "return Known(False if False in sides else None if None in sides else True)",
         "return Known(None if None in sides else False not in sides)",
         DECLARING,
-        "absent or same_rules",
+        "absent",
     ),
     Mutant(
         "a rule is not asked on the engine",
@@ -35,7 +35,7 @@ MUTANTS = (
         "found[rule.name] = ibis.coalesce(~holds, False)",
         "found[rule.name] = ibis.coalesce(~holds, False) & False",
         DECLARING,
-        "same_rules",
+        "warns",
     ),
     Mutant(
         "a rule that warns sets aside",
