@@ -46,15 +46,6 @@ MUTANTS = (
         "warns",
     ),
     Mutant(
-        "two nulls are a repetition",
-        CHECKS,
-        "known = records.filter([records[name].notnull() for name in names])",
-        "known = records.mutate(**{name: records[name].fill_null(records[name].max().as_scalar()) "
-        "for name in names if records[name].type().is_string()})",
-        DECLARING,
-        "groups_of_fields",
-    ),
-    Mutant(
         "a request may break a rule",
         "serving/schema.py",
         "if broken := contract.breaks({name: getattr(said, name) for name in fields}):",

@@ -208,7 +208,7 @@ def spread(*counts: int) -> ibis.Table:
         ((10, 10, 10, 10, 4), Volume(drop_to=0.5), "have 4 records, and 10 are usual"),
         ((10, 10, 10, 10, 5), Volume(drop_to=0.5), ""),
         ((10, 10, 4), Volume(drop_to=0.5), ""),  # too little past to say what is usual
-        ((10, 0, 0, 0, 2), Volume(drop_to=0.5), ""),  # months without any are part of what is usual
+        ((10, 10, 10, 0, 0, 0, 0, 2), Volume(drop_to=0.5), ""),  # months without any are part of what is usual
         ((10, 10, 10, 10, 1), Volume(), ""),
         ((1, 1), Volume(at_least=3), "2 records are there, and at least 3 have to be"),
     ],
