@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def accepted(contract: Contract) -> st.SearchStrategy[dict[str, Any]]:
     """Any record that the contract accepts."""
-    return st.fixed_dictionaries({field.name: _values(field) for field in contract.fields})
+    drawn = st.fixed_dictionaries({field.name: _values(field) for field in contract.fields})
+    return drawn.filter(lambda record: not contract.breaks(record))
 
 
 def _values(field: Field) -> st.SearchStrategy[Any]:

@@ -4,7 +4,7 @@ A record is an invoice on the morning of the day it falls due. The question is w
 whether the invoice was still unpaid 30 days later, is known when those 30 days are over.
 """
 
-from harness.pilot import Choice, Contract, Field
+from harness.pilot import Choice, Contract, Field, Rule
 
 SEGMENTS = ("construction", "manufacturing", "public", "retail", "services")
 COUNTRIES = ("AT", "DE", "ES", "FR", "GB", "IT", "NL", "PL")
@@ -105,6 +105,15 @@ contract = Contract(
             high=1,
             required=False,
             vouched_by="accounts receivable",
+        ),
+    ),
+    rules=(
+        Rule(
+            "share_needs_history",
+            lambda it: (it["prior_invoices"] > 0) | it["prior_late_share"].isnull(),
+            "Only a customer with earlier invoices has a share of late ones",
+            vouched_by="accounts receivable",
+            mend="See with_history() in sources.py.",
         ),
     ),
 )

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 import ibis
 import ibis.expr.types as ir
 
-from harness.pilot import Table
+from harness.pilot import Expectation, Table
 
 tables = (
     Table("invoices", system="erp"),
@@ -61,6 +61,21 @@ def records(tables: Mapping[str, ir.Table]) -> ir.Table:
         prior_invoices=ibis._.prior_invoices,
         prior_late_share=ibis._.prior_late / ibis._.prior_invoices.nullif(0),
         late=ibis._.late,
+    )
+
+
+def expectations(tables: Mapping[str, ir.Table]) -> tuple[Expectation, ...]:
+    """What holds between the systems' tables before they are joined."""
+    billed = tables["invoices"].select(invoice_id=tables["invoices"].invoice_id.strip())
+    paid = tables["payments"].select(invoice_id=tables["payments"].invoice_id.strip())
+    return (
+        Expectation(
+            "payments_have_invoices",
+            paid.anti_join(billed, "invoice_id"),
+            "A payment is for an invoice of the same ERP",
+            vouched_by="accounts receivable",
+            mend="Ask for the invoices that are missing: an extract that broke off looks like this.",
+        ),
     )
 
 

@@ -14,9 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
+from harness.contract import Amount, Choice, Contract, Field, FieldType, Volume
 from harness.errors import PilotError
+from harness.rules import Rule
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -28,7 +30,36 @@ if TYPE_CHECKING:
 
     from harness.serving.team import Route, Serving
 
-FieldType = Literal["text", "integer", "number", "boolean", "date"]
+__all__ = [
+    "Amount",
+    "Answer",
+    "Choice",
+    "Contract",
+    "ContractFile",
+    "Expectation",
+    "FallbackFile",
+    "FeaturesFile",
+    "Field",
+    "FieldType",
+    "ModelFile",
+    "Reason",
+    "Record",
+    "RoutesFile",
+    "Rule",
+    "SourcesFile",
+    "Table",
+    "Value",
+    "Volume",
+    "importing_without",
+    "load_contract",
+    "load_fallback",
+    "load_features",
+    "load_model",
+    "load_routes",
+    "load_sources",
+    "mount",
+]
+
 Value = str | int | float | bool | None
 Record = Mapping[str, Any]
 
@@ -50,148 +81,6 @@ class Table:
     system: str
     table: str = ""
     files: str = ""
-
-
-@dataclass(frozen=True)
-class Field:
-    """One value of the record that a decision is asked for.
-
-    Attributes:
-        name: The key in the request and the column in the data.
-        type: ``text``, ``integer``, ``number``, ``boolean`` or ``date`` (ISO 8601).
-        meaning: What the value says, for the data card and for the people who vouch for it.
-        unit: The unit of measurement, where there is one.
-        low: The smallest valid value, inclusive.
-        high: The largest valid value, inclusive.
-        categories: The allowed values of a text; empty means any text.
-        required: Whether the value must be present. A value that may be absent may also be null.
-        vouched_by: The role or person who answers for the rule.
-    """
-
-    name: str
-    type: FieldType
-    meaning: str
-    unit: str = ""
-    low: float | None = None
-    high: float | None = None
-    categories: tuple[str, ...] = ()
-    required: bool = True
-    vouched_by: str = ""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A yes-or-no decision: ``above`` from the threshold on, ``below`` under it.
-
-    Attributes:
-        above: The decision when the score reaches the threshold.
-        below: The decision when it does not.
-        threshold: The score, between 0 and 1, from which ``above`` is decided.
-    """
-
-    above: str
-    below: str
-    threshold: float = 0.5
-
-    def of(self, score: float) -> str:
-        """The decision that belongs to a score between 0 and 1."""
-        return self.above if score >= self.threshold else self.below
-
-    def valid(self, score: float) -> bool:
-        """Whether a score is one that a model may give."""
-        return 0.0 <= score <= 1.0
-
-
-@dataclass(frozen=True)
-class Amount:
-    """A decision that is a number, as a regression gives it.
-
-    Attributes:
-        unit: The unit of the number.
-        low: The smallest value that may be decided, inclusive.
-        high: The largest value that may be decided, inclusive.
-    """
-
-    unit: str
-    low: float
-    high: float
-
-    def of(self, score: float) -> float:
-        """The decision that belongs to a score: the score itself."""
-        return score
-
-    def valid(self, score: float) -> bool:
-        """Whether a score lies in the stated range; NaN and infinity do not."""
-        return self.low <= score <= self.high
-
-
-@dataclass(frozen=True)
-class Contract:
-    """What a record is, declared once and used for bulk checks, the request's schema and the data card.
-
-    Attributes:
-        key: The field that identifies a record; unique in the data.
-        entity: The field that identifies whom the decision is about; rollout buckets hang on it. It may be
-            the key itself where every record stands alone.
-        event_time: The date field that says when the decision is due; the data is divided by it. Where the
-            true date is missing, any date that grows with the records will do.
-        label: The column with the outcome: true or false for a Choice, a number for an Amount, null while
-            it is not known. It is in the data and never in a request.
-        label_arrives_after_days: Days after ``event_time`` before which no outcome can be known.
-        decision: What is decided, and how a score becomes it.
-        fields: Every value of the request, key, entity and event time included.
-        groups: Fields whose groups are compared for fairness.
-    """
-
-    key: str
-    entity: str
-    event_time: str
-    label: str
-    label_arrives_after_days: int
-    decision: Choice | Amount
-    fields: tuple[Field, ...]
-    groups: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        names = [f.name for f in self.fields]
-        for role in (self.key, self.entity, self.event_time, *self.groups):
-            if role not in names:
-                raise PilotError(
-                    f"'{role}' is named as a key, entity, event time or group and is not among the fields",
-                    where="contract.py",
-                    mend=f"Add a Field named '{role}'.",
-                )
-        if len(set(names)) != len(names):
-            repeated = sorted({name for name in names if names.count(name) > 1})
-            raise PilotError(
-                f"these fields are declared twice: {', '.join(repeated)}",
-                where="contract.py",
-                mend="Keep one of each.",
-            )
-        if self.label in names:
-            raise PilotError(
-                f"the label '{self.label}' is among the request's fields",
-                where="contract.py",
-                mend="Take it out: an outcome is not known when the decision is asked for.",
-            )
-        for declared in self.fields:
-            if declared.type not in get_args(FieldType):
-                raise PilotError(
-                    f"the field '{declared.name}' has the unknown type '{declared.type}'",
-                    where="contract.py",
-                    mend=f"Use one of {', '.join(get_args(FieldType))}.",
-                )
-
-    def field(self, name: str) -> Field:
-        """The field of that name.
-
-        Raises:
-            KeyError: There is none.
-        """
-        for declared in self.fields:
-            if declared.name == name:
-                return declared
-        raise KeyError(name)
 
 
 @dataclass(frozen=True)
@@ -222,8 +111,35 @@ class Answer:
     reasons: tuple[Reason, ...] = field(default=())
 
 
+@dataclass(frozen=True)
+class Expectation:
+    """What holds of the source tables before they are joined; sources.py gives some in ``expectations``.
+
+    Attributes:
+        name: What reports call it.
+        broken: The rows that are against it: payments without an invoice, or a table's one row of figures
+            where the median amount is a hundred times what it was.
+        meaning: What it says, in the expert's words.
+        severity: ``stop``: the pipeline stops, and the last snapshot stays. ``warn``: it is told.
+        at_most: How many rows may be against it.
+        vouched_by: The role or person who answers for it.
+        mend: What to do.
+    """
+
+    name: str
+    broken: ir.Table
+    meaning: str
+    severity: Literal["stop", "warn"] = "stop"
+    at_most: int = 0
+    vouched_by: str = ""
+    mend: str = ""
+
+
 class SourcesFile(Protocol):
-    """``sources.py``: which tables come from which system, and how they join into records."""
+    """``sources.py``: which tables come from which system, and how they join into records.
+
+    It may have a function ``expectations(tables)`` as well, which gives ``Expectation`` of the tables.
+    """
 
     tables: Sequence[Table]
 

@@ -22,6 +22,7 @@ from harness.cli import (
     monitor,
     outcomes,
     readiness,
+    replay,
     rollout,
     run,
     serve,
@@ -45,6 +46,7 @@ app = typer.Typer(
 for group in (
     simulate,
     run,
+    replay,
     serve,
     decide,
     outcomes,

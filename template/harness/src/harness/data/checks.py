@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import functools
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import ibis
 import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 
-from harness.errors import CheckFailed
-from harness.pilot import Contract, Field, FieldType
+from harness.contract import Contract, Field, FieldType
+from harness.errors import CheckFailed, PilotError
+from harness.rules import Severity
 
 TYPES: dict[FieldType, tuple[type[dt.DataType], ...]] = {
     "text": (dt.String,),
@@ -32,20 +34,29 @@ class Quality:
 
     Attributes:
         rows: Records checked.
-        bad: Records that break at least one rule.
-        rules: Records that break each rule, by the rule's id (``field.rule``).
+        bad: Records that break at least one rule that sets them aside.
+        rules: Records that break each rule, by the rule's id: ``field.rule`` for what a field declares, the
+            rule's own name for a rule over the record. Those that only warn are among them.
         missing: The share of nulls in each field that may be absent, 0 to 1.
+        corrected: Records that a correction has taken the place of (`pilot replay`).
     """
 
     rows: int
     bad: int
     rules: dict[str, int]
     missing: dict[str, float]
+    corrected: int = 0
 
     @property
     def bad_share(self) -> float:
         """The share of records that break the contract; 0 to 1."""
         return self.bad / self.rows if self.rows else 0.0
+
+    def broken(self, contract: Contract, severity: Severity) -> dict[str, int]:
+        """How many records break each rule of that severity; rules that none breaks are left out."""
+        return {
+            rule: count for rule, count in self.rules.items() if count and contract.severity(rule) == severity
+        }
 
 
 def check_schema(records: ir.Table, contract: Contract) -> None:
@@ -92,6 +103,17 @@ def rules(records: ir.Table, contract: Contract) -> dict[str, ir.BooleanValue]:
             found[f"{field.name}.missing"] = column.isnull()
         for name, broken in _value_rules(column, field).items():
             found[f"{field.name}.{name}"] = ibis.coalesce(broken, False)
+    for rule in contract.rules:
+        try:
+            holds = rule.holds(records)
+            found[rule.name] = ibis.coalesce(~holds, False)
+        except Exception as error:
+            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise PilotError(
+                f"the rule '{rule.name}' cannot be computed on the engine: {said}",
+                where="contract.py",
+                mend='Write it with record["field"], comparisons, + - *, & | ~, isnull(), notnull(), isin().',
+            ) from error
     return found
 
 
@@ -103,14 +125,14 @@ def check(records: ir.Table, contract: Contract) -> tuple[Quality, ir.Table, ir.
         rules, separated by blanks, in ``_reasons``.
     """
     broken = rules(records, contract)
-    copies = (
-        records.group_by(_repeated_key=contract.key).having(ibis._.count() > 1).agg(_copies=ibis._.count())
-    )
-    marked = records.left_join(copies, records[contract.key] == copies["_repeated_key"])
-    broken[f"{contract.key}.repeated"] = marked["_copies"].notnull()
+    marked = records
+    for number, names in enumerate(((contract.key,), *contract.unique)):
+        marked, repeated = _marked(marked, names, number)
+        broken[f"{'+'.join(names)}.repeated"] = repeated
     flags = {rule: f"_rule_{number}" for number, rule in enumerate(broken)}
     flagged = marked.mutate(**{flags[rule]: expression for rule, expression in broken.items()})
-    bad = ibis.or_(*(flagged[flag] for flag in flags.values()))
+    sets_aside = [rule for rule in flags if contract.severity(rule) != "warn"]
+    bad = ibis.or_(*(flagged[flags[rule]] for rule in sets_aside))
     optional = {field.name: f"_null_{field.name}" for field in contract.fields if not field.required}
     counted = flagged.aggregate(
         _rows=flagged.count(),
@@ -127,9 +149,21 @@ def check(records: ir.Table, contract: Contract) -> tuple[Quality, ir.Table, ir.
         missing={name: (row[null] or 0) / rows if rows else 0.0 for name, null in optional.items()},
     )
     columns = list(records.columns)
-    reasons = [ibis.ifelse(flagged[flag], rule + " ", "") for rule, flag in flags.items()]
+    reasons = [ibis.ifelse(flagged[flags[rule]], rule + " ", "") for rule in sets_aside]
     quarantined = flagged.filter(bad).mutate(**{REASONS: functools.reduce(operator.add, reasons).strip()})
     return quality, flagged.filter(~bad).select(columns), quarantined.select([*columns, REASONS])
+
+
+def _marked(
+    records: ir.Table, names: tuple[str, ...], number: int
+) -> tuple[ir.Table, Callable[[ir.Table], ir.BooleanValue]]:
+    """The records with a mark at those whose values under these names stand there twice; nulls never do."""
+    keys = {f"_repeated_{number}_{place}": name for place, name in enumerate(names)}
+    mark = f"_copies_{number}"
+    known = records.filter([records[name].notnull() for name in names])
+    copies = known.group_by(**keys).having(ibis._.count() > 1).agg(**{mark: ibis._.count()})
+    joined = records.left_join(copies, [records[name] == copies[key] for key, name in keys.items()])
+    return joined, lambda table: table[mark].notnull()
 
 
 def _value_rules(column: ir.Column, field: Field) -> dict[str, ir.BooleanValue]:

@@ -6,7 +6,15 @@ import re
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    create_model,
+    model_validator,
+)
 
 from harness import pilot
 from harness.pilot import Choice, Contract, FieldType
@@ -33,7 +41,16 @@ class Request(BaseModel):
 def request_model(contract: Contract) -> type[Request]:
     """The request's model: the same fields, types, ranges and categories as the bulk checks use."""
     fields: dict[str, Any] = {declared.name: _field(declared) for declared in contract.fields}
-    return create_model("Record", __base__=Request, **fields)
+    validators: dict[str, Any] = {}
+    if contract.rules:
+
+        def keeps_the_rules(said: Request) -> Request:
+            if broken := contract.breaks({name: getattr(said, name) for name in fields}):
+                raise ValueError("; ".join(f"{rule.name}: {rule.meaning}" for rule in broken))
+            return said
+
+        validators["keeps_the_rules"] = model_validator(mode="after")(keeps_the_rules)
+    return create_model("Record", __base__=Request, __validators__=validators, **fields)
 
 
 def outcome_model(contract: Contract) -> type[Request]:

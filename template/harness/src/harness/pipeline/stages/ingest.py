@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from harness import pilot
-from harness.data import checks, engine
+from harness.data import checks, engine, expectations
 from harness.data.extract import extract
 from harness.data.origin import origin
 from harness.errors import CheckFailed
-from harness.pipeline import layout
+from harness.pipeline import layout, telling
 from harness.progress import Report
 from harness.settings import Settings
 
@@ -30,6 +32,10 @@ def run(settings: Settings, report: Report) -> str:
         table.name: backend.read_parquet(snapshot / f"{table.name}.parquet", table_name=f"raw_{table.name}")
         for table in sources.tables
     }
+    report("expectations", 0.93)
+    met = expectations.meet(getattr(sources, "expectations", lambda tables: ())(tables))
+    telling.tell_expectations(settings, met)
+    expectations.refuse(met)
     report("records", 0.95)
     records = sources.records(tables)
     checks.check_schema(records, contract)
@@ -42,7 +48,17 @@ def run(settings: Settings, report: Report) -> str:
             where="sources.py records()",
             mend="Check the join and the filters; an empty extract is an outage, not a quiet day.",
         )
+    if found.kind == "real":
+        written = backend.read_parquet(settings.path(layout.RECORDS))
+        expectations.refuse_stale(written, contract, datetime.now(UTC).date())
+    settings.path(layout.CORRECTIONS).mkdir(exist_ok=True)
     layout.write_json(
-        settings.path(layout.ORIGIN), {"origin": found.kind, "digest": found.digest, "rows": found.tables}
+        settings.path(layout.ORIGIN),
+        {
+            "origin": found.kind,
+            "digest": found.digest,
+            "rows": found.tables,
+            "against": {each.expected.name: each.rows for each in met},
+        },
     )
     return f"{rows:,} records from {sum(found.tables.values()):,} source rows ({found.kind} data)"
