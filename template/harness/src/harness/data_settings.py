@@ -1,7 +1,7 @@
 """What a team may say about its data in pilot.toml, below [data]: whom it is about, and what is too much.
 
-It stands below [data] and not in tables of its own because DVC refuses a parameter that the file does not have, and
-every pilot has [data].
+It stands below [data] and not in tables of its own because DVC refuses a parameter that the file does not
+have, and every pilot has [data].
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ class Probes(Section):
         stop_rank_correlation: The same.
         future_auc: A date after the decision that tells the outcome so well stops the pipeline.
         min_group_share: A smaller share of the records is too little to judge a group by.
-        max_base_rate_gap: How much more or less often than elsewhere the outcome may be in a group; for a number
-            that is decided, in standard deviations.
+        max_base_rate_gap: How much more or less often than elsewhere the outcome may be true in a group;
+            where a number is decided, in standard deviations.
         accepted: Findings that somebody looked at and stands for: the finding's id, and why it is no leak.
     """
 
@@ -88,7 +88,7 @@ class Probes(Section):
     stop_rank_correlation: float = Field(default=0.9995, gt=0, le=1)
     future_auc: float = Field(default=0.75, gt=0.5, le=1)
     min_group_share: float = Field(default=0.01, ge=0, lt=1)
-    max_base_rate_gap: float = Field(default=0.35, gt=0)
+    max_base_rate_gap: float = Field(default=0.25, gt=0)
     accepted: dict[str, str] = {}
 
     @field_validator("accepted")

@@ -66,6 +66,8 @@ class Field:
         categories: The allowed values of a text; empty means any text.
         required: Whether the value must be present. A value that may be absent may also be null.
         vouched_by: The role or person who answers for the rule.
+        planned: Of a date: that it may lie after the event time and is known all the same, such as an agreed
+            delivery. Any other date after the decision is taken for knowledge of the future.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Field:
     categories: tuple[str, ...] = ()
     required: bool = True
     vouched_by: str = ""
+    planned: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,8 @@ class Contract:
         decision: What is decided, and how a score becomes it.
         fields: Every value of the request, key, entity and event time included.
         groups: Fields whose groups are compared for fairness.
+        entities_apart: Whether the model is judged on entities only that it was not trained on; records of
+            the others are then left out of the test.
     """
 
     key: str
@@ -151,6 +156,7 @@ class Contract:
     decision: Choice | Amount
     fields: tuple[Field, ...]
     groups: tuple[str, ...] = ()
+    entities_apart: bool = False
 
     def __post_init__(self) -> None:
         names = [f.name for f in self.fields]

@@ -94,8 +94,8 @@ def _say_rest(found: Profile) -> None:
         empty = f", {covered.empty_months} months between without a record" if covered.empty_months else ""
         whole = "covers" if covered.covers_cycle else "does not cover"
         context.say(
-            f"{covered.field}: {covered.first} to {covered.last}{empty}; {covered.longest_run} months in a row, which "
-            f"{whole} a business cycle of {covered.cycle_months}"
+            f"{covered.field}: {covered.first} to {covered.last}{empty}; {covered.longest_run} months "
+            f"in a row, which {whole} a business cycle of {covered.cycle_months}"
         )
     if not found.population:
         context.say(
@@ -108,7 +108,8 @@ def _say_rest(found: Profile) -> None:
         )
         context.say(
             f"{name}: {verdict} the population; {each.distance:.1%} of the records would have to differ "
-            f"({each.max_distance:.1%} are allowed), most in {worst[0]}: {worst[1]:.1%} instead of {worst[2]:.1%}"
+            f"({each.max_distance:.1%} are allowed), most in {worst[0]}: {worst[1]:.1%}, "
+            f"not {worst[2]:.1%}"
         )
 
 
@@ -124,8 +125,8 @@ def gap(
 ) -> None:
     """Compare the data that the pilot saw with production's: what will hurt, the worst first, and the mend.
 
-    Exit 0 when nothing is beyond the bounds of pilot.toml [data.gap], 1 when something is, 3 when the two cannot be
-    compared.
+    Exit 0 when nothing is beyond the bounds of pilot.toml [data.gap], 1 when something is, 3 when the two
+    cannot be compared.
     """
     from harness.data.gap import compare
     from harness.data.profiled import load_profile
@@ -154,13 +155,13 @@ def gap(
 def _say_gap(found: Gap, html: Path | None) -> None:
     worse = found.worse
     context.say(
-        f"{len(worse)} of {len(found.findings)} differences will hurt ({found.rows[0]:,} records in the pilot, "
-        f"{found.rows[1]:,} in production)"
+        f"{len(worse)} of {len(found.findings)} differences will hurt ({found.rows[0]:,} records in the "
+        f"pilot, {found.rows[1]:,} in production)"
     )
     for alike in found.troubles:
         context.say(f"{alike[0].severity:<7}{alike[0].kind}: {alike[0].hurts}")
         for each in alike[:MOST]:
-            context.say(f"    {'.'.join(part for part in (each.table, each.column) if part)}: {each.what}")
+            context.say(f"    {each.place}: {each.what}")
         if len(alike) > MOST:
             context.say(f"    and {len(alike) - MOST} more: --json and --html FILE have all of them")
         context.say(f"    mend: {alike[0].mend}")

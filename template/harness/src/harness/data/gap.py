@@ -1,4 +1,4 @@
-"""How far the data of the pilot was from production's: two profiles beside each other, ranked by what will hurt."""
+"""How far the pilot's data was from production's: two profiles side by side, ranked by what will hurt."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from harness.data import gap_columns
 from harness.data.gap_columns import Finding, noted
 from harness.data.profiled import RECORDS, Column, Profile, Table
+from harness.data_settings import Gap as Bounds
 from harness.errors import Inconclusive
-from harness.settings import Gap as Bounds
 
 CALENDAR_MONTHS = 12
 
@@ -20,7 +20,7 @@ class Gap:
     """What was found.
 
     Attributes:
-        findings: Every difference, the worst first; those within their bound come last, and the tiniest are left out.
+        findings: Every difference but the tiniest, the worst first; those within their bound come last.
         rows: The records of the pilot's profile, and of production's.
         origins: Where the data of each came from.
     """
@@ -37,9 +37,9 @@ class Gap:
     @property
     def troubles(self) -> list[tuple[Finding, ...]]:
         """The same, those together that hurt alike and have the same mend."""
-        found: dict[tuple[str, str, str], list[Finding]] = {}
+        found: dict[tuple[str, str], list[Finding]] = {}
         for each in self.worse:
-            found.setdefault((each.kind, each.severity, each.hurts), []).append(each)
+            found.setdefault((each.kind, each.severity), []).append(each)
         return [tuple(alike) for alike in found.values()]
 
     def document(self) -> dict[str, Any]:
@@ -50,7 +50,9 @@ class Gap:
             "origin": {"pilot": self.origins[0], "production": self.origins[1]},
             "worse": len(self.worse),
             "findings": [
-                asdict(each) | {"id": each.id, "severity": each.severity, "worse": each.worse}
+                {"id": each.id, "severity": each.severity, "worse": each.worse}
+                | asdict(each)
+                | {"hurts": each.hurts, "mend": each.mend}
                 for each in self.findings
             ],
         }
@@ -91,74 +93,73 @@ def _tables(pilot: Profile, production: Profile, bounds: Bounds) -> Iterator[Fin
         if name not in production.tables:
             yield noted(
                 "table.gone",
-                name,
-                "",
-                1,
-                0,
-                f"{pilot.tables[name].rows:,} rows",
-                "not there",
-                what="production does not have this table",
-                hurts="What is joined from it is missing everywhere.",
-                mend="Ask its owner where the data lives now, and correct sources.py.",
+                (name, ""),
+                (1, 0),
+                (f"{pilot.tables[name].rows:,} rows", "not there"),
+                "production does not have this table",
             )
         elif name not in pilot.tables:
             yield noted(
-                "table.new", name, "", 0, 1, "not there", f"{production.tables[name].rows:,} rows",
-                what="the pilot did not have this table",
-                hurts="Nothing was measured with it.", mend="Judge the pilot's figures anew with it.",
-            )  # fmt: skip
+                "table.new",
+                (name, ""),
+                (0, 1),
+                ("not there", f"{production.tables[name].rows:,} rows"),
+                "the pilot did not have this table",
+            )
         else:
             before, now = pilot.tables[name], production.tables[name]
             shares = [each.duplicates / each.rows if each.rows else 0.0 for each in (before, now)]
             if shares[1] > shares[0]:
                 yield noted(
-                    "duplicates.grew", name, "", shares[1] - shares[0], bounds.duplicate_share,
-                    f"{shares[0]:.1%}", f"{shares[1]:.1%}",
-                    what=f"{shares[1]:.1%} of the rows are exact duplicates, {shares[0]:.1%} in the pilot",
-                    hurts="Joins multiply them, sums count twice, and a model learns them by heart.",
-                    mend="Keep one of each in sources.py, and ask the owner why they are loaded twice.",
-                )  # fmt: skip
+                    "duplicates.grew",
+                    (name, ""),
+                    (shares[1] - shares[0], bounds.duplicate_share),
+                    (f"{shares[0]:.1%}", f"{shares[1]:.1%}"),
+                    f"{shares[1]:.1%} of the rows are exact duplicates, {shares[0]:.1%} in the pilot",
+                )
 
 
 def _volume(pilot: Profile, production: Profile, bounds: Bounds) -> Iterator[Finding]:
     before, now = _rows(pilot), _rows(production)
     if now > before:
         yield noted(
-            "volume", RECORDS, "", now / before, bounds.volume_factor, f"{before:,}", f"{now:,}",
-            what=f"{now / before:,.0f} times as many records as the pilot had",
-            hurts="Run time, memory and cost of the pilot say little about it.",
-            mend="Time `pilot run` on production's volume, and set [data] memory_limit or engine for it.",
-        )  # fmt: skip
+            "volume",
+            (RECORDS, ""),
+            (now / before, bounds.volume_factor),
+            (f"{before:,}", f"{now:,}"),
+            f"{now / before:,.0f} times as many records as the pilot had",
+        )
 
 
 def _time(pilot: Profile, production: Profile) -> Iterator[Finding]:
     before, now = pilot.coverage, production.coverage
     if before.longest_run < before.cycle_months:
         yield noted(
-            "time.cycle", RECORDS, before.field, before.cycle_months - before.longest_run, 0,
-            f"{before.longest_run} months", f"{now.longest_run} months",
-            what=f"the pilot saw {before.longest_run} months in a row of a cycle of {before.cycle_months}",
-            hurts="What happens in the rest of the cycle, such as a year's end, the model has never seen.",
-            mend="Bring history of a whole cycle, or keep the rollout small until one has passed.",
-        )  # fmt: skip
+            "time.cycle",
+            (RECORDS, before.field),
+            (before.cycle_months - before.longest_run, 0),
+            (f"{before.longest_run} months", f"{now.longest_run} months"),
+            f"the pilot saw {before.longest_run} months in a row of a cycle of {before.cycle_months}",
+        )
     seen, met = ({month[5:] for month in each.months} for each in (before, now))
     if before.cycle_months == CALENDAR_MONTHS and met - seen:
         unseen = sorted(met - seen)
         share = sum(rows for month, rows in now.months.items() if month[5:] in unseen)
         yield noted(
-            "time.unseen_months", RECORDS, before.field, len(unseen), 0, f"{len(seen)} of 12", f"{len(met)} of 12",
-            what=f"{share:,} records fall into months of the year that the pilot never saw: {', '.join(unseen)}",
-            hurts="Whatever depends on the season is a guess there.",
-            mend="Train on history that has every month.",
-        )  # fmt: skip
+            "time.unseen_months",
+            (RECORDS, before.field),
+            (len(unseen), 0),
+            (f"{len(seen)} of 12", f"{len(met)} of 12"),
+            f"{share:,} records fall into months of the year that the pilot never saw: {', '.join(unseen)}",
+        )
     if now.empty_months > before.empty_months:
         yield noted(
-            "time.gaps", RECORDS, now.field, now.empty_months - before.empty_months, 0,
-            f"{before.empty_months} months", f"{now.empty_months} months",
-            what=f"{now.empty_months} months between {now.first} and {now.last} have no record",
-            hurts="An outage or a wrong date: counts over time and all history features are wrong around it.",
-            mend="Ask the owner what happened; range-check the date in contract.py.",
-        )  # fmt: skip
+            "time.gaps",
+            (RECORDS, now.field),
+            (now.empty_months - before.empty_months, 0),
+            (f"{before.empty_months} months", f"{now.empty_months} months"),
+            f"{now.empty_months} months between {now.first} and {now.last} have no record",
+        )
 
 
 def _label(pilot: Profile, production: Profile, bounds: Bounds) -> Iterator[Finding]:
@@ -172,12 +173,12 @@ def _label(pilot: Profile, production: Profile, bounds: Bounds) -> Iterator[Find
         return
     rates = [before.true / known[0], now.true / known[1]]
     yield noted(
-        "label.rate", RECORDS, pilot.label, abs(rates[1] - rates[0]), bounds.label_rate,
-        f"{rates[0]:.1%}", f"{rates[1]:.1%}",
-        what=f"the outcome is true for {rates[1]:.1%}, and was for {rates[0]:.1%} in the pilot",
-        hurts="Scores are too low or too high throughout, and the threshold decides for other shares than planned.",
-        mend="Train on production's data, and set the threshold in contract.py anew.",
-    )  # fmt: skip
+        "label.rate",
+        (RECORDS, pilot.label),
+        (abs(rates[1] - rates[0]), bounds.label_rate),
+        (f"{rates[0]:.1%}", f"{rates[1]:.1%}"),
+        f"the outcome is true for {rates[1]:.1%}, and was for {rates[0]:.1%} in the pilot",
+    )
 
 
 def _within(name: str, before: Table, now: Table, bounds: Bounds) -> Iterator[Finding]:
@@ -185,18 +186,20 @@ def _within(name: str, before: Table, now: Table, bounds: Bounds) -> Iterator[Fi
         if column not in now.columns:
             twin = _renamed(before.columns[column], before, now)
             yield noted(
-                "column.gone", name, column, 1, 0, before.columns[column].type, "not there",
-                what="production does not have this column" + (f"; it may be called {twin} there" if twin else ""),
-                hurts="What is computed from it fails, or is missing in every record.",
-                mend="Ask the owner whether it was renamed or dropped, and correct sources.py.",
-            )  # fmt: skip
+                "column.gone",
+                (name, column),
+                (1, 0),
+                (before.columns[column].type, "not there"),
+                "production does not have this column" + (f"; it may be called {twin} there" if twin else ""),
+            )
         elif column not in before.columns:
             yield noted(
-                "column.new", name, column, 0, 1, "not there", now.columns[column].type,
-                what="the pilot did not have this column",
-                hurts="Some rows may have under this name what the others have under another.",
-                mend="Ask the owner what it is; take it up in sources.py or leave it out.",
-            )  # fmt: skip
+                "column.new",
+                (name, column),
+                (0, 1),
+                ("not there", now.columns[column].type),
+                "the pilot did not have this column",
+            )
         else:
             sizes = (before.rows, now.rows)
             yield from gap_columns.compare(

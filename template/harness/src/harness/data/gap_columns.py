@@ -8,33 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.data.gap_kinds import KINDS
 from harness.data.population import distance
 from harness.data.profile import QUANTILES
 from harness.data.profiled import RECORDS, Column
-from harness.settings import Gap as Bounds
+from harness.data_settings import Gap as Bounds
 
 Severity = Literal["high", "medium", "low"]
-# How much a difference of a kind hurts, all else equal. What is not there breaks; what is new misleads quietly.
-WEIGHTS = {
-    "table.gone": 10.0,
-    "column.gone": 9.0,
-    "type.changed": 9.0,
-    "formats.new": 6.0,
-    "missing.grew": 6.0,
-    "missing.unseen": 5.0,
-    "label.rate": 5.0,
-    "categories.new": 5.0,
-    "keys.repeated": 5.0,
-    "range.centre": 4.0,
-    "range.beyond": 4.0,
-    "duplicates.grew": 3.0,
-    "time.cycle": 4.0,
-    "time.unseen_months": 3.0,
-    "time.gaps": 3.0,
-    "categories.mix": 3.0,
-    "formats.mix": 2.0,
-    "volume": 2.0,
-}
 IN_RECORDS = 1.5
 # From how many times its bound on a difference hurts no more than it does already, and what weighs much.
 MOST_TIMES, HEAVY = 10.0, 8.0
@@ -59,8 +39,6 @@ class Finding:
         pilot: The pilot's figure, for people.
         production: Production's figure, for people.
         what: What was found.
-        hurts: What it will do.
-        mend: What to do about it.
     """
 
     kind: str
@@ -71,8 +49,21 @@ class Finding:
     pilot: str
     production: str
     what: str
-    hurts: str
-    mend: str
+
+    @property
+    def place(self) -> str:
+        """The table, and the column where there is one."""
+        return f"{self.table}.{self.column}" if self.column else self.table
+
+    @property
+    def hurts(self) -> str:
+        """What it will do."""
+        return KINDS[self.kind].hurts
+
+    @property
+    def mend(self) -> str:
+        """What to do about it."""
+        return KINDS[self.kind].mend
 
     @property
     def id(self) -> str:
@@ -93,7 +84,7 @@ class Finding:
     def weight(self) -> float:
         """How much it will hurt, beside the others."""
         place = IN_RECORDS if self.table == RECORDS else 1.0
-        return WEIGHTS.get(self.kind, 1.0) * place * (1 + math.log10(max(self.times, 0.1)))
+        return KINDS[self.kind].weight * place * (1 + math.log10(max(self.times, 0.1)))
 
     @property
     def severity(self) -> Severity:
@@ -104,13 +95,18 @@ class Finding:
 
 
 def noted(
-    kind: str, table: str, column: str, value: float, bound: float, pilot: str, production: str,
-    *, what: str, hurts: str, mend: str,
-) -> Finding:  # fmt: skip
-    """A finding whose figure is rounded, so that it reads well in a document."""
-    return Finding(
-        kind, table, column, round(float(value), 9), float(bound), pilot, production, what, hurts, mend
-    )
+    kind: str, place: tuple[str, str], size: tuple[float, float], figures: tuple[str, str], what: str
+) -> Finding:
+    """A finding whose figure is rounded, so that it reads well in a document.
+
+    Args:
+        kind: One of KINDS.
+        place: The table and the column.
+        size: How much, and from where on it is worse than stated.
+        figures: The pilot's and production's, for people.
+        what: What was found.
+    """
+    return Finding(kind, *place, round(float(size[0]), 9), float(size[1]), *figures, what)
 
 
 def compare(
@@ -128,10 +124,12 @@ def compare(
     """
     if before.kind != now.kind:
         yield noted(
-            "type.changed", table, name, 1, 0, before.type, now.type,
-            what=f"it is {now.type}, and was {before.type} in the pilot",
-            hurts="It is read wrongly, or not at all.", mend="Cast it in sources.py, and test both.",
-        )  # fmt: skip
+            "type.changed",
+            (table, name),
+            (1, 0),
+            (before.type, now.type),
+            f"it is {now.type}, and was {before.type} in the pilot",
+        )
         return
     if not all(rows):
         return
@@ -160,20 +158,21 @@ def _absent(
     also = f" ({hidden:,} of them as blanks or words such as n/a)" if hidden else ""
     if before.absent == 0 and growth <= bounds.missing_share:
         yield noted(
-            "missing.unseen", table, name, shares[1], UNSEEN_SHARE, *figures,
-            what=f"{shares[1]:.2%} are missing{also}, and the pilot never met one",
-            hurts="Code that never saw a missing value fails, or decides from a default.",
-            mend="Say in contract.py whether it may be absent, and test features and fallback without it.",
-        )  # fmt: skip
+            "missing.unseen",
+            (table, name),
+            (shares[1], UNSEEN_SHARE),
+            figures,
+            f"{shares[1]:.2%} are missing{also}, and the pilot never met one",
+        )
         return
+    kind = "missing.grew" if table == RECORDS else "missing.source"
     yield noted(
-        "missing.grew", table, name, growth, bounds.missing_share, *figures,
-        what=f"{shares[1]:.1%} are missing{also}, {shares[0]:.1%} in the pilot",
-        hurts="The model decides so many cases without it, and was hardly ever judged that way."
-        if table == RECORDS
-        else "What sources.py makes of it is missing as often, or is a guess.",
-        mend="Judge the model on records without it, mend the source, or do without the feature.",
-    )  # fmt: skip
+        kind,
+        (table, name),
+        (growth, bounds.missing_share),
+        figures,
+        f"{shares[1]:.1%} are missing{also}, {shares[0]:.1%} in the pilot",
+    )
 
 
 def _repeated(
@@ -186,12 +185,12 @@ def _repeated(
     shares = 1 - before.distinct / present[0], 1 - now.distinct / present[1]
     if before.kind == "text" and shares[1] > shares[0]:
         yield noted(
-            "keys.repeated", table, name, shares[1] - shares[0], bounds.duplicate_share,
-            f"{shares[0]:.1%}", f"{shares[1]:.1%}",
-            what=f"{shares[1]:.1%} of its values are repetitions, {shares[0]:.1%} in the pilot",
-            hurts="It names rows: two rows of one name are two truths, and a join takes both.",
-            mend="Say in sources.py which of them holds, the newest as a rule, and ask the owner for the key.",
-        )  # fmt: skip
+            "keys.repeated",
+            (table, name),
+            (shares[1] - shares[0], bounds.duplicate_share),
+            (f"{shares[0]:.1%}", f"{shares[1]:.1%}"),
+            f"{shares[1]:.1%} of its values are repetitions, {shares[0]:.1%} in the pilot",
+        )
 
 
 def _categories(
@@ -207,22 +206,24 @@ def _categories(
             ["values that contract.py does not declare"] if now.undeclared and not before.undeclared else []
         )
         yield noted(
-            "categories.new", table, name, share, bounds.new_category_share, "never", f"{share:.2%}",
-            what=f"{share:.2%} fall into what the pilot never saw: {', '.join(named[:6])}",
-            hurts="The model was never trained on it, and its score there means nothing.",
-            mend="Declare it in contract.py if it is right, train with it, and let the fallback decide until then.",
-        )  # fmt: skip
+            "categories.new",
+            (table, name),
+            (share, bounds.new_category_share),
+            ("never", f"{share:.2%}"),
+            f"{share:.2%} fall into what the pilot never saw: {', '.join(named[:6])}",
+        )
     values = sorted({*before.categories, *now.categories})
     apart = distance(
         [before.categories.get(value, 0) / present[0] for value in values],
         [now.categories.get(value, 0) / present[1] for value in values],
     )
     yield noted(
-        "categories.mix", table, name, apart, bounds.distance, "", f"{apart:.1%}",
-        what=f"{apart:.1%} of the records would have to be of another category to be mixed as in the pilot",
-        hurts="The pilot's figures are an average over other people than production's.",
-        mend="Judge by category, and declare the population in pilot.toml [data.population].",
-    )  # fmt: skip
+        "categories.mix",
+        (table, name),
+        (apart, bounds.distance),
+        ("", f"{apart:.1%}"),
+        f"{apart:.1%} of the records would have to be of another category to be mixed as in the pilot",
+    )
 
 
 def _formats(
@@ -236,11 +237,12 @@ def _formats(
     if new and share > 0:
         told = ", ".join(f"{each.shape.replace(' ', '␣')} {each.rows / present[1]:.1%}" for each in new[:4])
         yield noted(
-            "formats.new", table, name, share, bounds.new_format_share, f"{len(seen)} ways", f"{len(new)} new",
-            what=f"{share:.1%} are written in ways that the pilot never saw: {told}",
-            hurts="What cannot be parsed becomes null, and what is parsed wrongly becomes a wrong number or day.",
-            mend="Parse them in sources.py, and let what cannot be read become null, never a guess.",
-        )  # fmt: skip
+            "formats.new",
+            (table, name),
+            (share, bounds.new_format_share),
+            (f"{len(seen)} ways", f"{len(new)} new"),
+            f"{share:.1%} are written in ways that the pilot never saw: {told}",
+        )
     shapes = sorted({each.shape for each in (*before.shapes, *now.shapes)})
     counts = [{each.shape: each.rows for each in one.shapes} for one in (before, now)]
     apart = distance(
@@ -250,11 +252,12 @@ def _formats(
         )
     )
     yield noted(
-        "formats.mix", table, name, apart, bounds.distance, f"{len(before.shapes)} ways", f"{len(now.shapes)} ways",
-        what=f"{apart:.1%} are written in another way than in the pilot",
-        hurts="A way that was rare, and whose mistakes were too, is now common.",
-        mend="Check how many of each way are parsed, and test the common ones in tests/.",
-    )  # fmt: skip
+        "formats.mix",
+        (table, name),
+        (apart, bounds.distance),
+        (f"{len(before.shapes)} ways", f"{len(now.shapes)} ways"),
+        f"{apart:.1%} are written in another way than in the pilot",
+    )
 
 
 def _whole(shape: str) -> bool:
@@ -275,18 +278,19 @@ def _range(table: str, name: str, before: Column, now: Column, bounds: Bounds) -
     below = max((at for at, value in zip(QUANTILES, points, strict=True) if value < low), default=0.0)
     if float(now.high) > high or float(now.low) < low:
         yield noted(
-            "range.beyond", table, name, above + below, bounds.beyond_share,
-            f"{low:g} to {high:g}", f"{float(now.low):g} to {float(now.high):g}",
-            what=f"at least {above + below:.1%} are beyond what the pilot saw, {low:g} to {high:g}",
-            hurts="A model does not extrapolate: beyond what it saw, it repeats its last answer.",
-            mend="Check the unit and the parsing first; then train on the whole range, or bound it in contract.py.",
-        )  # fmt: skip
+            "range.beyond",
+            (table, name),
+            (above + below, bounds.beyond_share),
+            (f"{low:g} to {high:g}", f"{float(now.low):g} to {float(now.high):g}"),
+            f"at least {above + below:.1%} are beyond what the pilot saw, {low:g} to {high:g}",
+        )
     middle = points[len(points) // 2]
     usual = float(before.quantiles[2]), float(before.quantiles[-3])
     if not usual[0] <= middle <= usual[1]:
         yield noted(
-            "range.centre", table, name, 1, 0, f"{float(before.quantiles[4]):g}", f"{middle:g}",
-            what=f"the median is {middle:g}, outside the middle 90% of the pilot ({usual[0]:g} to {usual[1]:g})",
-            hurts="Another unit, another currency or another business: scores there mean nothing.",
-            mend="Ask the owner for the unit; convert it in sources.py.",
-        )  # fmt: skip
+            "range.centre",
+            (table, name),
+            (1, 0),
+            (f"{float(before.quantiles[4]):g}", f"{middle:g}"),
+            f"the median is {middle:g}, outside the middle 90% of the pilot ({usual[0]:g} to {usual[1]:g})",
+        )

@@ -10,9 +10,9 @@ import ibis.expr.types as ir
 
 from harness.data.profiled import Represented
 from harness.data.tally import Bins, count, counted
+from harness.data_settings import Population
 from harness.errors import PilotError
 from harness.pilot import Contract
-from harness.settings import Population
 
 WHERE = "pilot.toml [data.population"
 # A share of nothing has no logarithm: an empty one counts as half a record.

@@ -1,8 +1,8 @@
 """The profile of all the data, not of a sample: what is in each column, told without telling anybody's value.
 
-Numbers, dates and truth values are counted by aggregates, as many columns at a time as keep memory bounded; a text
-column by one grouping of its values. Every figure hangs on the rows alone and not on their order or on threads, so
-that the same data gives the same bytes: hence no mean, whose last digits do.
+Numbers, dates and truth values are counted by aggregates, as many columns at a time as keep memory bounded; a
+text column by one grouping of its values. Every figure hangs on the rows alone and not on their order or on
+threads, so that the same data gives the same bytes: hence no mean, whose last digits do.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _figures(column: ir.Column, kind: Kind, prefix: str, *, told: bool) -> dict[
 
 def _column(row: Mapping[str, Any], type_: str, kind: Kind, prefix: str) -> Column:
     got = {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
-    counts = {
+    counts: dict[str, Any] = {
         name: int(got[name] or 0) for name in ("missing", "true", "not_finite", "distinct") if name in got
     }
     told: dict[str, Any] = {}

@@ -1,9 +1,9 @@
 """How texts are written, without what they say: each text reduced to a shape, and shapes counted.
 
-``EUR 1,234.56`` and ``USD 9,876.10`` have the shape ``A 9,999.99``. A digit is 9, five or more are 9+; letters in a
-row are A or a, and whatever is not ASCII counts as a letter in lower case. What has more than six of those is free
-text, which has no format: the rule hangs on the text alone, so that the same rows give the same counts in any order,
-and it keeps the number of shapes small.
+``EUR 1,234.56`` and ``USD 9,876.10`` have the shape ``A 9,999.99``. A digit is 9, five or more are 9+;
+letters in a row are A or a, and whatever is not ASCII counts as a letter in lower case. What has more than
+six of those is free text, which has no format: the rule hangs on the text alone, so that the same rows give
+the same counts in any order, and it keeps the number of shapes small.
 """
 
 from __future__ import annotations

@@ -7,34 +7,13 @@ from typing import Any
 from markupsafe import Markup
 
 from harness.data.gap import Gap
+from harness.data.gap_kinds import KINDS
 from harness.data.profiled import RECORDS, Column, Profile
 from harness.monitor import gap_plots
 from harness.monitor.page import Plot, opened
 
 TEMPLATE = "gap.html.j2"
 MOST_MISSING, MOST_FORMATS, MOST_RANGES = 16, 4, 6
-TITLES = {
-    "table.gone": "A table is gone",
-    "table.new": "A table is new",
-    "column.gone": "A column is gone",
-    "column.new": "A column is new",
-    "type.changed": "A column has another type",
-    "formats.new": "Written in ways that the pilot never saw",
-    "formats.mix": "Rare ways of writing are common now",
-    "missing.grew": "More is missing",
-    "missing.unseen": "Missing where nothing ever was",
-    "label.rate": "The outcome is more or less frequent",
-    "categories.new": "Categories that the pilot never saw",
-    "categories.mix": "Other categories prevail",
-    "keys.repeated": "Names of rows repeat",
-    "range.beyond": "Values beyond the pilot's range",
-    "range.centre": "The usual value is another",
-    "duplicates.grew": "More rows are duplicates",
-    "time.cycle": "The pilot saw no whole business cycle",
-    "time.unseen_months": "Months that the pilot never saw",
-    "time.gaps": "Months without a record",
-    "volume": "Many times as many records",
-}
 TONES = {"high": "breached", "medium": "inconclusive", "low": "ok"}
 
 
@@ -46,7 +25,7 @@ def page(pilot_name: str, pilot: Profile, production: Profile, gap: Gap) -> str:
         before=pilot,
         now=production,
         tones=TONES,
-        titles=TITLES,
+        kinds=KINDS,
         plots=_plots(pilot, production, gap),
         rows=[
             (name, pilot.tables.get(name), production.tables.get(name))
@@ -98,7 +77,7 @@ def _time(pilot: Profile, production: Profile) -> Plot | None:
     if not pilot.coverage.months or not production.coverage.months:
         return None
     covered = production.coverage
-    caption = f"Records by the month of {covered.field}, as a share of each; {covered.empty_months} months are empty"
+    caption = f"Records by the month of {covered.field}; {covered.empty_months} months have none"
     return Plot(
         "Which time is covered", caption, Markup(gap_plots.months(pilot.coverage.months, covered.months))
     )
