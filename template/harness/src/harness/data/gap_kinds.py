@@ -26,7 +26,7 @@ class Kind:
 KINDS = {
     "table.gone": Kind(
         "A table is gone",
-        10,
+        20,
         "What is joined from it is missing everywhere.",
         "Ask its owner where the data lives now, and correct sources.py.",
     ),
@@ -38,7 +38,7 @@ KINDS = {
     ),
     "column.gone": Kind(
         "A column is gone",
-        9,
+        16,
         "What is computed from it fails, or is missing in every record.",
         "Ask the owner whether it was renamed or dropped, and correct sources.py.",
     ),
@@ -50,7 +50,7 @@ KINDS = {
     ),
     "type.changed": Kind(
         "A column has another type",
-        9,
+        16,
         "It is read wrongly, or not at all.",
         "Cast it in sources.py, and test both.",
     ),

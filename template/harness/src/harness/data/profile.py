@@ -25,6 +25,8 @@ QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 # A quantile and a count of different values take up to 50 bytes for each value.
 VALUES_AT_ONCE = 20_000_000
 EPOCH = date(1970, 1, 1)
+# A whole number that hardly ever repeats identifies its row, whatever it is called.
+IDENTIFIES, IDENTIFIED_ROWS = 0.95, 50
 
 
 def build_profile(
@@ -49,12 +51,13 @@ def build_profile(
         report: Told what is being done, and how much of it is.
     """
     found = {}
+    hidden = (contract.key, contract.entity)
     for number, (name, table) in enumerate(tables.items()):
         report(name, number / (len(tables) + 1))
-        found[f"raw.{name}"] = profile_table(table.drop(*_place(table)))
+        found[f"raw.{name}"] = profile_table(table.drop(*_place(table)), hidden=hidden)
     report(RECORDS, len(tables) / (len(tables) + 1))
     named = {field.name: field.categories for field in contract.fields if field.categories}
-    found[RECORDS] = profile_table(records, named, hidden=(contract.key, contract.entity))
+    found[RECORDS] = profile_table(records, named, hidden=hidden)
     return Profile(
         package=package,
         origin=origin["origin"],
@@ -89,7 +92,7 @@ def profile_table(
             wanted |= _figures(table[name], kinds[name], f"{name}.", told=name not in hidden)
         row = table.aggregate(**wanted).to_pyarrow().to_pylist()[0]
         for name in some:
-            columns[name] = _column(row, str(table[name].type()), kinds[name], f"{name}.")
+            columns[name] = _column(row, table[name].type(), kinds[name], f"{name}.", rows)
     for name in (name for name, kind in kinds.items() if kind == "text"):
         columns[name] = _text(table, name, rows, tuple((named or {}).get(name, ())))
     return Table(rows=rows, duplicates=rows - different, columns={name: columns[name] for name in kinds})
@@ -130,7 +133,8 @@ def _as_number(column: ir.Column, kind: Kind) -> ir.NumericColumn:
     if kind == "date":
         return column.epoch_days()
     if kind == "time":
-        return column.epoch_seconds()
+        # Not `epoch_seconds`, which Ibis takes for 32 bits: they end in 2038.
+        return column.delta(ibis.timestamp("1970-01-01 00:00:00"), unit="second")
     if column.type().is_floating():
         # Plus zero: minus zero equals zero, and which of them is the lowest would hang on the order of rows.
         return ibis.ifelse(column.isnan() | column.isinf(), ibis.null("float64"), column + 0.0)
@@ -158,16 +162,20 @@ def _figures(column: ir.Column, kind: Kind, prefix: str, *, told: bool) -> dict[
     return {f"{prefix}{name}": value for name, value in found.items()}
 
 
-def _column(row: Mapping[str, Any], type_: str, kind: Kind, prefix: str) -> Column:
+def _column(row: Mapping[str, Any], type_: dt.DataType, kind: Kind, prefix: str, rows: int) -> Column:
     got = {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
     counts: dict[str, Any] = {
         name: int(got[name] or 0) for name in ("missing", "true", "not_finite", "distinct") if name in got
     }
+    present = rows - counts["missing"]
+    identifies = (
+        type_.is_integer() and present >= IDENTIFIED_ROWS and counts["distinct"] >= IDENTIFIES * present
+    )
     told: dict[str, Any] = {}
-    if got.get("low") is not None:
+    if got.get("low") is not None and not identifies:
         told = {"low": _plain(got["low"], kind), "high": _plain(got["high"], kind)}
         told["quantiles"] = tuple(_plain(each, kind) for each in got["quantiles"])
-    return Column(type=type_, kind=kind, **counts, **told)
+    return Column(type=str(type_), kind=kind, **counts, **told)
 
 
 def _plain(value: Any, kind: Kind) -> float | int | str:
