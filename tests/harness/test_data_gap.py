@@ -1,4 +1,4 @@
-"""The gap between the pilot's data and production's: each difference is found, ranked, and told with its mend."""
+"""The gap from the pilot's data to production's: each difference is found, ranked, told with its mend."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ def frame() -> pl.DataFrame:
     )
 
 
-def profiled(found: pl.DataFrame, package: str = "wear", table: str = "readings") -> Profile:
-    records = ibis.duckdb.connect().create_table("t", found.to_arrow())
+def profiled(found: pl.DataFrame, package: str = "wear") -> Profile:
+    table = ibis.duckdb.connect().create_table("t", found.to_arrow())
+    records = table.drop("written") if "written" in table.columns else table
     origin = {"origin": "real", "digest": "d"}
-    return build_profile({table: records}, records.drop("written") if "written" in records.columns else records,
-                         CONTRACT, Data(), package=package, origin=origin)  # fmt: skip
+    return build_profile({"readings": table}, records, CONTRACT, Data(), package=package, origin=origin)
 
 
 PILOT = profiled(frame())

@@ -293,7 +293,7 @@ def test_a_population_that_the_contract_does_not_know_is_refused(declared: dict[
     ],
 )
 def test_shares_that_cannot_be_are_refused(declared: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="add up|ascend"):
+    with pytest.raises(ValueError, match=r"add up|ascend"):
         Population(**declared)
 
 
