@@ -175,7 +175,9 @@ def _column(row: Mapping[str, Any], type_: dt.DataType, kind: Kind, prefix: str,
     if got.get("low") is not None and not identifies:
         told = {"low": _plain(got["low"], kind), "high": _plain(got["high"], kind)}
         told["quantiles"] = tuple(_plain(each, kind) for each in got["quantiles"])
-    return Column(type=str(type_), kind=kind, **counts, **told)
+    # Engines differ in how fine a time is, and that is no difference of the data.
+    named = "timestamp" if kind == "time" else str(type_)
+    return Column(type=named, kind=kind, **counts, **told)
 
 
 def _plain(value: Any, kind: Kind) -> float | int | str:
