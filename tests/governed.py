@@ -165,6 +165,8 @@ class Governed:
         layout.write_json(
             self.root / layout.QUALITY, {"rows": 100, "bad": 0, "bad_share": 0.0, "allowed_share": 0.05}
         )
+        for path in (layout.PROFILE, layout.PROBES):
+            layout.write_json(self.root / path, {"schema_version": 1})
         self.lock_data()
         record.note(self.root, manifest)
 
@@ -172,7 +174,7 @@ class Governed:
         """Write dvc.lock for what lies there."""
         outs = [{"path": path, "md5": "0" * 32} for path in ("data/raw", "data/valid.parquet")]
         outs += [{"path": path, "md5": "1" * 32} for path in ("data/features", "data/model", "data/package")]
-        for path in (layout.ORIGIN, layout.METRICS, layout.QUALITY):
+        for path in (layout.ORIGIN, layout.METRICS, layout.QUALITY, layout.PROFILE, layout.PROBES):
             outs.append({"path": path.as_posix(), "md5": md5(self.root / path)})
         self.write("dvc.lock", yaml.safe_dump({"stages": {"all": {"outs": outs}}}))
 

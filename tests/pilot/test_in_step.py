@@ -108,22 +108,22 @@ def added(name: str) -> Callable[[Pilot], None]:
 CHANGES: dict[str, tuple[Callable[[Pilot], None], tuple[str, ...], str]] = {
     "a line of code": (
         appended("src/late_payment/features.py", "# x\n"),
-        ("ingest", "validate", "features", "train", "evaluate", "package"),
+        ("ingest", "profile", "validate", "features", "train", "evaluate", "package"),
         "src/late_payment",
     ),
     "a new file of code": (
         added("src/late_payment/more.py"),
-        ("ingest", "validate", "features", "train", "evaluate", "package"),
+        ("ingest", "profile", "validate", "features", "train", "evaluate", "package"),
         "src/late_payment",
     ),
     "a line of the harness": (
         appended("harness/src/harness/errors.py", "# x\n"),
-        ("ingest", "validate", "features", "train", "evaluate", "package"),
+        ("ingest", "profile", "validate", "features", "train", "evaluate", "package"),
         "harness/src/harness",
     ),
     "a pin": (
         appended("harness/constraints.txt", "# x\n"),
-        ("ingest", "validate", "features", "train", "evaluate", "package"),
+        ("ingest", "profile", "validate", "features", "train", "evaluate", "package"),
         "harness/constraints.txt",
     ),
     "a parameter": (
@@ -133,7 +133,7 @@ CHANGES: dict[str, tuple[Callable[[Pilot], None], tuple[str, ...], str]] = {
     ),
     "a setting": (
         lambda pilot: pilot.edit("pilot.toml", "max_bad_share = 0.05", "max_bad_share = 0.5"),
-        ("validate",),
+        ("profile", "validate", "features"),
         "data in pilot.toml",
     ),
     "evidence that was edited": (

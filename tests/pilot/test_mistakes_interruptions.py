@@ -16,7 +16,7 @@ from mistakes.planted import Ended, Pilot
 
 pytestmark = pytest.mark.timeout(300)
 Note = Callable[..., None]
-STAGES = ("ingest", "validate", "features", "train", "evaluate", "package", "publish")
+STAGES = ("ingest", "profile", "validate", "features", "train", "evaluate", "package", "publish")
 HOLD = """
 import sys, zc.lockfile
 held = zc.lockfile.LockFile(sys.argv[1])

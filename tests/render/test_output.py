@@ -57,7 +57,7 @@ def test_default_answers_give_exactly_these_files(pilot: Path) -> None:
 
 
 def test_a_pilot_stays_small(pilot: Path) -> None:
-    assert len(files(pilot)) <= 280
+    assert len(files(pilot)) <= 300
     standards = {name for name in files(pilot) if not name.startswith(("harness/src/", "harness/schemas/"))}
     assert len(standards) <= 60
 

@@ -38,6 +38,8 @@ class Field:
             ``stop``: the pipeline stops at the first one. A request with such a value is refused in any case:
             no model has learned from one.
         mend: What to do about such a record.
+        planned: Of a date: that it may lie after the event time and is known all the same, such as an agreed
+            delivery. Any other date after the decision is taken for knowledge of the future.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Field:
     vouched_by: str = ""
     severity: Literal["quarantine", "stop"] = "quarantine"
     mend: str = ""
+    planned: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,8 @@ class Contract:
         decision: What is decided, and how a score becomes it.
         fields: Every value of the request, key, entity and event time included.
         groups: Fields whose groups are compared for fairness.
+        entities_apart: Whether the model is judged on entities only that it was not trained on; records of
+            the others are then left out of the test.
         rules: What holds over several values of a record.
         unique: Fields, or groups of them, that no two records have alike, beside the key.
         volume: How many records there have to be.
@@ -147,6 +152,7 @@ class Contract:
     decision: Choice | Amount
     fields: tuple[Field, ...]
     groups: tuple[str, ...] = ()
+    entities_apart: bool = False
     rules: tuple[Rule, ...] = ()
     unique: tuple[tuple[str, ...], ...] = ()
     volume: Volume = Volume()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -23,6 +23,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from harness.data_settings import Gap, Population, Probes, Section
 from harness.errors import PilotError
 
 FILE = "pilot.toml"
@@ -34,12 +35,6 @@ FLAG_NAME = r"[a-z][a-z0-9_.-]{0,62}"
 RESERVED_FLAGS = ("model_enabled", "model_arm")
 # DuckDB downloads an extension when a query first needs it: from where, and what, is nobody's decision then.
 NO_DOWNLOADS: dict[str, Any] = {"autoinstall_known_extensions": "false"}
-
-
-class Section(BaseModel):
-    """A table of pilot.toml; an unknown key is an error, not a silent default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
 
 class Pilot(Section):
@@ -63,11 +58,19 @@ class Data(Section):
         engine: The engine that bulk expressions run on.
         max_bad_share: The share of records, 0 to 1, that may break the contract before the pipeline stops.
         memory_limit: DuckDB's memory limit, such as "4GB"; empty leaves DuckDB's own default.
+        cycle_months: How long a business cycle is; records should cover one without a gap.
+        population: Whom the system will decide about.
+        probes: From where on probes warn and stop.
+        gap: From where on production is worse than the pilot was.
     """
 
     engine: Literal["duckdb"] = "duckdb"
     max_bad_share: float = Field(default=0.05, ge=0, le=1)
     memory_limit: str = ""
+    cycle_months: int = Field(default=12, ge=1, le=240)
+    population: Population = Population()
+    probes: Probes = Probes()
+    gap: Gap = Gap()
 
 
 class PostgresSource(Section):

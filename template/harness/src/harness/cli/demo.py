@@ -38,7 +38,7 @@ def demo() -> None:
 
     _tell("Two unlike source systems, filled with simulated records.")
     _pilot("simulate")
-    _tell("The pipeline: ingest, validate, features, train, evaluate, package, publish.")
+    _tell("The pipeline: ingest, profile, validate, features, train, evaluate, package, publish.")
     _pilot("run")
     _tell("The service, as a process of its own.")
     with_service = _Service(settings)

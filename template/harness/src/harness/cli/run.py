@@ -25,7 +25,7 @@ def run(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
-    """Run the pipeline: ingest, validate, features, train, evaluate, package, publish.
+    """Run the pipeline: ingest, profile, validate, features, train, evaluate, package, publish.
 
     Stages whose inputs are unchanged are skipped. In the sandbox the new model becomes the challenger for
     every request; a stop that is in force stays in force. With --check, exit 1 names the stages that would

@@ -48,6 +48,14 @@ def beside(labels: tuple[str, ...], reference: Tally, live: Tally) -> str:
     return inline(written.getvalue())
 
 
+def drawn(figure: Figure) -> str:
+    """A finished figure as SVG that stands in the page."""
+    written = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
+    return inline(written.getvalue())
+
+
 def _shares(tally: Tally) -> np.ndarray:
     counts = np.array([*tally.counts, tally.missing], dtype=float)
     shares: np.ndarray = counts / max(counts.sum(), 1.0)

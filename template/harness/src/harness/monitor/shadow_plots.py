@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import matplotlib
@@ -11,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 
-from harness.monitor.plots import INK, LIVE_COLOUR, REFERENCE_COLOUR, STYLE, inline, short
+from harness.monitor.plots import INK, LIVE_COLOUR, REFERENCE_COLOUR, STYLE, drawn, short
 from harness.monitor.shadow import Deltas, Segment
 
 WIDE, HIGH, A_ROW = 6.4, 2.9, 0.3
@@ -28,7 +27,7 @@ def differences(deltas: Deltas) -> str:
     axes.set_xlabel("score in shadow less the score that decided")
     axes.set_ylabel("pairs")
     figure.legend(loc="outside upper right", frameon=False)
-    return _drawn(figure)
+    return drawn(figure)
 
 
 def scores(deltas: Deltas) -> str:
@@ -45,7 +44,7 @@ def scores(deltas: Deltas) -> str:
     axes.set_aspect("equal")
     axes.set_xlabel("score that decided")
     axes.set_ylabel("score in shadow")
-    return _drawn(figure)
+    return drawn(figure)
 
 
 def agreement(segments: Sequence[Segment]) -> str:
@@ -62,7 +61,7 @@ def agreement(segments: Sequence[Segment]) -> str:
     axes.set_xlim(-0.01, 1.01)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.grid(axis="x", color="#e2e8f0")
-    return _drawn(figure)
+    return drawn(figure)
 
 
 def _begun(high: float) -> tuple[Figure, Axes]:
@@ -71,10 +70,3 @@ def _begun(high: float) -> tuple[Figure, Axes]:
         axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def _drawn(figure: Figure) -> str:
-    written = io.StringIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
-    return inline(written.getvalue())

@@ -67,7 +67,7 @@ def _same_code(case: Case) -> Iterator[Problem]:
 def _same_data(case: Case) -> Iterator[Problem]:
     if case.run.dvc_lock != record.sha256(case.root / layout.LOCK):
         yield Problem("evidence/run.json", "it speaks of other data: dvc.lock has changed since")
-    for path in (layout.METRICS, layout.QUALITY):
+    for path in (layout.METRICS, layout.QUALITY, layout.PROFILE, layout.PROBES):
         file = case.root / path
         if not file.is_file():
             yield Problem(str(path), "it is missing")

@@ -33,6 +33,8 @@ FILES = (
     layout.LOCK.as_posix(),
     layout.METRICS.as_posix(),
     layout.QUALITY.as_posix(),
+    layout.PROFILE.as_posix(),
+    layout.PROBES.as_posix(),
     layout.RUN.as_posix(),
     *(kind.path for kind in KINDS),
 )

@@ -15,7 +15,7 @@ from typing import Protocol, cast
 from harness.progress import Report
 from harness.settings import Settings
 
-NAMES = ("ingest", "validate", "features", "train", "evaluate", "package", "publish")
+NAMES = ("ingest", "profile", "validate", "features", "train", "evaluate", "package", "publish")
 
 
 class Stage(Protocol):

@@ -1,4 +1,4 @@
-"""Records → features, split by time; a sample is computed on Polars too and must agree."""
+"""Records → features, split by time; Polars must agree on a sample, and nothing may leak."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ibis
 import ibis.expr.types as ir
@@ -14,13 +15,16 @@ import numpy as np
 import polars as pl
 
 from harness import pilot
-from harness.data import engine
+from harness.data import engine, probes
 from harness.errors import CheckFailed, PilotError
 from harness.pilot import Contract, FeaturesFile
 from harness.pipeline import frames, layout
 from harness.pipeline.params import load_params
 from harness.progress import Report
 from harness.settings import Settings
+
+if TYPE_CHECKING:
+    from ibis.backends.duckdb import Backend
 
 PARITY_ROWS = 10_000
 PARITY_TOLERANCE = 1e-9
@@ -45,7 +49,7 @@ def run(settings: Settings, report: Report) -> str:
     """Records → features, split by time; a sample is computed on Polars too and must agree.
 
     Raises:
-        CheckFailed: Too few records on either side, or the engine and Polars disagree.
+        CheckFailed: Too few records on either side, the engine and Polars disagree, or a probe stops.
     """
     package = settings.pilot.package
     contract = pilot.load_contract(package)
@@ -63,7 +67,51 @@ def run(settings: Settings, report: Report) -> str:
     engine.write_parquet(backend, split.test, settings.path(layout.TEST_RECORDS), order_by=[contract.key])
     report("parity", 0.8)
     check_parity(settings.path(layout.TEST_RECORDS), settings.path(layout.TEST), contract, wanted)
-    return f"{len(wanted)} features; {sizes[0]:,} records to train, {sizes[1]:,} from {split.cut} on to test"
+    warned = _probe(settings, backend, records, split, contract, wanted, report)
+    told = f"{sizes[0]:,} records to train, {sizes[1]:,} from {split.cut} on to test"
+    return f"{len(wanted)} features; {told}{warned}"
+
+
+def _probe(
+    settings: Settings,
+    backend: Backend,
+    records: ir.Table,
+    split: Split,
+    contract: Contract,
+    wanted: Mapping[str, nw.Expr],
+    report: Report,
+) -> str:
+    """Probe for leakage and bias, and keep what was found.
+
+    Returns:
+        The warnings, for a person; empty without any.
+
+    Raises:
+        CheckFailed: A probe stops.
+    """
+    found = probes.probe(
+        records,
+        probes.Sides(
+            train=split.train,
+            test=split.test,
+            train_features=backend.read_parquet(settings.path(layout.TRAIN)),
+            test_features=backend.read_parquet(settings.path(layout.TEST)),
+            all_features=compute(records, contract, wanted),
+            label=layout.LABEL,
+            names=tuple(wanted),
+        ),
+        contract,
+        settings.data.probes,
+        report,
+    )
+    layout.write_json(settings.path(layout.PROBES), found.document())
+    stops = found.having("stop")
+    if stops:
+        first, more = stops[0], [each.id for each in stops[1:]]
+        also = f"; also {', '.join(more)}" if more else ""
+        raise CheckFailed(f"{first.id}: {first.what}{also}", where=first.where, mend=first.mend)
+    warned = [each.id for each in found.having("warn")]
+    return f"; probes warn of {', '.join(warned)} ({layout.PROBES})" if warned else ""
 
 
 def expressions(file: FeaturesFile) -> dict[str, nw.Expr]:
@@ -145,11 +193,18 @@ def divide(records: ir.Table, contract: Contract, test_share: float) -> Split:
             mend=f"Bring more than {contract.label_arrives_after_days} days of history before the test.",
         )
     time = known[contract.event_time]
-    return Split(
-        known.filter(time < ibis.date(last.isoformat())),
-        known.filter(time >= ibis.date(cut.isoformat())),
-        cut,
-    )
+    train = known.filter(time < ibis.date(last.isoformat()))
+    test = known.filter(time >= ibis.date(cut.isoformat()))
+    if contract.entities_apart:
+        trained = train.select(_trained=contract.entity).distinct()
+        test = test.anti_join(trained, test[contract.entity] == trained["_trained"])
+        if not test.count().to_pyarrow().as_py():
+            raise CheckFailed(
+                "every entity of the test was trained on before",
+                where="contract.py entities_apart",
+                mend="Bring entities that came later, or judge it on known ones: entities_apart=False.",
+            )
+    return Split(train, test, cut)
 
 
 def check_parity(records: Path, features: Path, contract: Contract, wanted: Mapping[str, nw.Expr]) -> None:
