@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from harness.errors import PilotError
-from harness.settings import CsvSource, PostgresSource, find_root, load_settings
+from harness.settings import find_root, load_settings
+from harness.source_kinds import CsvSource, PostgresSource
 
 
 def edited(tiny: Any, text: str) -> Any:

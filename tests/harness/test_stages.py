@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import narwhals as nw
 import polars as pl
@@ -18,6 +20,7 @@ import pyarrow as pa
 import pytest
 
 from harness.data import extract
+from harness.data.databases import Database
 from harness.data.origin import MANIFEST, origin
 from harness.errors import CheckFailed, PilotError
 from harness.pilot import Table, load_contract
@@ -57,6 +60,7 @@ def features():
     return {"heat": heat, "hot": nw.when(heat > 90).then(1.0).otherwise(0.0)}
 """,
     "model.py": """
+import contextlib
 import json
 import numpy as np
 from harness.pilot import Reason
@@ -301,7 +305,8 @@ def test_a_source_that_dies_half_way_leaves_the_last_snapshot(
     settings = load_settings(pilot_folder)
     run(settings, "ingest")
     snapshot = settings.path(layout.SNAPSHOT)
-    before = {path.name: path.read_bytes() for path in snapshot.iterdir()}
+    before = {path: path.read_bytes() for path in snapshot.rglob("*.parquet")}
+    assert before
 
     class Dying:
         def table(self, _name: str, database: str | None) -> str:
@@ -314,14 +319,14 @@ def test_a_source_that_dies_half_way_leaves_the_last_snapshot(
 
             return pa.RecordBatchReader.from_batches(pa.schema([("reading", pa.string())]), batches())
 
-    def from_files(_folder: Path, system: str, table: Table, file: Path) -> None:
-        extract._from_database(Dying(), system, table, file)  # type: ignore[arg-type]
+    def opened(_settings: Settings, system: str, _source: object) -> Any:
+        return contextlib.nullcontext(Database(system, Dying()))  # type: ignore[arg-type]
 
-    monkeypatch.setattr(extract, "_from_files", from_files)
+    monkeypatch.setattr(extract, "_opened", opened)
     with pytest.raises(PilotError, match="reading stopped: server closed the connection") as caught:
         run(settings, "ingest")
     assert "plant.readings" in caught.value.where
-    assert {path.name: path.read_bytes() for path in snapshot.iterdir()} == before
+    assert {path: path.read_bytes() for path in snapshot.rglob("*.parquet")} == before
     assert not list(snapshot.parent.glob("*.part"))
 
 

@@ -23,8 +23,8 @@ import pytest
 
 from harness.control import tokens
 from harness.data.extract import embedded_folder
-from harness.settings import PostgresSource
 from harness.simulate import embedded
+from harness.source_kinds import PostgresSource
 from harness.store import DecisionStore
 from harness.testing import Consumer, PilotCopy, Proxy, Service, until
 

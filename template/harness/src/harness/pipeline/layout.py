@@ -19,6 +19,7 @@ TEST = FEATURES / "test.parquet"
 TEST_RECORDS = FEATURES / "test_records.parquet"
 MODEL = Path("data", "model")
 PACKAGE = Path("data", "package")
+INGEST = Path("evidence", "ingest.json")
 QUALITY = Path("evidence", "quality.json")
 METRICS = Path("evidence", "metrics.json")
 RUN = Path("evidence", "run.json")

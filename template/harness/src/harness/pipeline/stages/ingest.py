@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 from harness import pilot
-from harness.data import checks, engine
+from harness.data import checks, engine, snapshot
 from harness.data.extract import extract
 from harness.data.origin import origin
 from harness.errors import CheckFailed
 from harness.pipeline import layout
+from harness.pipeline.reproduce import INGEST_FULL
 from harness.progress import Report
 from harness.settings import Settings
 
@@ -21,17 +24,14 @@ def run(settings: Settings, report: Report) -> str:
     """
     sources = pilot.load_sources(settings.pilot.package)
     contract = pilot.load_contract(settings.pilot.package)
-    snapshot = settings.path(layout.SNAPSHOT)
-    extract(settings, sources.tables, snapshot, report)
+    folder = settings.path(layout.SNAPSHOT)
+    extracted = extract(settings, sources.tables, folder, report, whole=bool(os.environ.get(INGEST_FULL)))
+    layout.write_json(settings.path(layout.INGEST), extracted.evidence)
     report("digest", 0.9)
-    found = origin(settings, sources.tables, snapshot)
+    found = origin(settings, sources.tables, folder)
     backend = engine.connect(settings)
-    tables = {
-        table.name: backend.read_parquet(snapshot / f"{table.name}.parquet", table_name=f"raw_{table.name}")
-        for table in sources.tables
-    }
     report("records", 0.95)
-    records = sources.records(tables)
+    records = sources.records(snapshot.tables(backend, sources.tables, folder))
     checks.check_schema(records, contract)
     records = engine.as_declared(backend, "joined", records)
     engine.write_parquet(backend, records, settings.path(layout.RECORDS), order_by=[contract.key])
@@ -45,4 +45,5 @@ def run(settings: Settings, report: Report) -> str:
     layout.write_json(
         settings.path(layout.ORIGIN), {"origin": found.kind, "digest": found.digest, "rows": found.tables}
     )
-    return f"{rows:,} records from {sum(found.tables.values()):,} source rows ({found.kind} data)"
+    said = f"{rows:,} records from {sum(found.tables.values()):,} source rows ({found.kind} data)"
+    return "\n    ".join([said, *extracted.notes])
