@@ -137,11 +137,6 @@ class _Step:
         read = self._beside / "read.parquet"
         rows, schema = self._read(read, since)
         self._refuse_nothing(rows, since)
-        columns = snapshot.columns_of(schema)
-        before = snapshot.all_columns(self._known)
-        new = increment.refuse_other_columns(columns, before, self._where)
-        if before and new:
-            self.notes.append(f"{self._where}: new since the last read: {', '.join(new)}")
         if not self._table.incremental:
             return Change(self._table, read, 0)
         return self._compared(read, schema, since)
@@ -174,6 +169,7 @@ class _Step:
         try:
             with self._reader.batches(self._table, since) as batches:
                 schema = batches.schema
+                # Before the first row: a value that no longer fits its column would be told first.
                 self._refuse_columns(schema)
                 about = self._about.encoded()
                 rows = 0
@@ -204,6 +200,10 @@ class _Step:
                 where=self._where,
                 mend="Read a view that gives it another name.",
             )
+        before = snapshot.all_columns(self._known)
+        new = increment.refuse_other_columns(snapshot.columns_of(schema), before, self._where)
+        if before and new:
+            self.notes.append(f"{self._where}: new since the last read: {', '.join(new)}")
 
     def _refuse_nothing(self, rows: int, since: Since | None) -> None:
         if rows or not any(part.rows for part in self._known):
