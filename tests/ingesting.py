@@ -32,6 +32,7 @@ data_classification = "internal"
 START = datetime(2026, 3, 1, 12)
 HOUR = timedelta(hours=1)
 READINGS = Table("readings", system="plant", key="reading", watermark="at")
+TWO_TABLES = (READINGS, Table("repairs", system="plant", key="reading", watermark="at"))
 Row = tuple[Any, ...]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -262,6 +263,15 @@ def test_an_empty_extract_is_an_outage(plant: Plant, watermark: str) -> None:
     plant.ingest()
     change(plant.root, "delete from readings")
     refused(plant, "gives no rows.*and had 100: an outage")
+    with pytest.raises(CheckFailed, match="and had 100: an outage"):
+        plant.ingest(full=True)
+    shutil.rmtree(plant.folder / "readings")  # what the mend says
+    plant.ingest()
+    assert plant.received() == []
+    assert plant.ingest().notes == ["plant.readings: nothing"] * bool(watermark)
+    change(plant.root, "insert into readings values ('r1', 'm1', 1, '2026-03-01 13:00:00')")
+    plant.ingest()
+    assert len(plant.received()) == 1
 
 
 @pytest.mark.parametrize("watermark", ["", "at"])

@@ -89,8 +89,10 @@ def extract(
                 for table in wanted:
                     report(f"{system}.{table.name}", len(changes) / len(tables))
                     identity = _identity(settings, system, source, table)
-                    found = [] if whole else snapshot.parts(folder / table.name)
-                    step = _Step(settings, connection, reader, table, identity, found, beside / table.name)
+                    found = _found(folder / table.name, whole)
+                    step = _Step(
+                        settings, connection, reader, table, identity, found, beside / table.name, whole
+                    )
                     changes.append(step.taken())
                     notes += step.notes
                 rights[system] = {"may_write": _may_write(reader, system, wanted, notes)}
@@ -112,6 +114,7 @@ class _Step:
         identity: str,
         found: list[Part],
         beside: Path,
+        whole: bool,
     ) -> None:
         self._settings = settings
         self._connection = connection
@@ -120,7 +123,9 @@ class _Step:
         self._beside = beside
         self._about = About(source=identity, key=table.keys, watermark=table.watermark)
         goes_on = bool(found) and self._goes_on(found[-1].about)
-        self._known = found if goes_on and any(part.rows for part in found) else []
+        rows = sum(part.rows for part in found)
+        self._known = found if goes_on and rows and not whole else []
+        self._rows_before = rows if goes_on else 0
         self._where = reader.where(table)
         self.notes: list[str] = []
         if found and not goes_on:
@@ -206,12 +211,11 @@ class _Step:
             self.notes.append(f"{self._where}: new since the last read: {', '.join(new)}")
 
     def _refuse_nothing(self, rows: int, since: Since | None) -> None:
-        if rows or not any(part.rows for part in self._known):
+        if rows or not self._rows_before:
             return
-        before = sum(part.rows for part in self._known)
         again = "" if since is None else ", not even those that it had at last"
         raise CheckFailed(
-            f"it gives no rows{again}, and had {before:,}: an outage, and not a quiet day",
+            f"it gives no rows{again}, and had {self._rows_before:,}: an outage, and not a quiet day",
             where=self._where,
             mend="Bring the source back. If it is meant to be empty, delete "
             f"data/raw/{self._table.name} and run again.",
@@ -267,6 +271,15 @@ class _Step:
         listed = ", ".join(f"{count:,} {name}" for name, count in told.items() if count) or "nothing"
         start = f" from {increment.shown(since.value, kind)} on" if since else ""
         self.notes.append(f"{self._where}{start}: {listed}")
+
+
+def _found(folder: Path, whole: bool) -> list[Part]:
+    try:
+        return snapshot.parts(folder)
+    except PilotError:
+        if not whole:  # which is what mends it
+            raise
+        return []
 
 
 @contextmanager
