@@ -1,4 +1,4 @@
-"""Ingest on a real PostgreSQL: killed at any moment, with rights that are asked for, and values that are none."""
+"""Ingest on a real PostgreSQL: killed at any moment, with rights that are asked for, and odd values."""
 
 from __future__ import annotations
 
@@ -100,7 +100,8 @@ def test_an_ingest_that_is_killed_at_any_moment_loses_and_doubles_nothing(
             add(database, table, [reading(each, each / 10) for each in range(first, first + 40)])
             database.execute(
                 f"update {table} set heat = {step}, at = at + interval '4 hours'"  # type: ignore[arg-type]
-                f" where reading like 'r%3' and at >= timestamp '2026-03-01 10:00' + interval '{step * 4} hours'"
+                f" where reading like 'r%3'"
+                f" and at >= timestamp '2026-03-01 10:00' + interval '{step * 4} hours'"
             )
         assert killing(plant, what, number) == -9, (what, number)
         if step % 2:

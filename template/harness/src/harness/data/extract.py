@@ -183,10 +183,6 @@ class _Step:
                         writer.write_batch(batch)
                         rows += batch.num_rows
                 return rows, schema
-        except PilotError:
-            raise
-        except OSError:
-            raise
         except Exception as error:
             raise explained(self._reader, self._table, error) from error
 

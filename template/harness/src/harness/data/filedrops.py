@@ -62,7 +62,7 @@ class Drop:
     def refused(self, error: Exception, table: Table) -> PilotError | None:
         """What an error of the reader means."""
         said = str(error)
-        found = re.search(r"^\s*file = (.+)$", said, re.MULTILINE)
+        found = re.search(r"^\s*file ?= ?(.+)$", said, re.MULTILINE) or re.search(r'file "([^"]+)"', said)
         where = f"{self.system}: {found[1].strip()}" if found else self.where(table)
         line = re.search(r"Line: (\d+)", said)
         if "not utf-8 encoded" in said or "Invalid unicode" in said:
@@ -71,7 +71,8 @@ class Drop:
                 where=where,
                 mend="Have it written in UTF-8, or convert it (iconv -t utf-8) before it is dropped.",
             )
-        if isinstance(error, duckdb.Error):
+        # What DuckDB says while it streams, Arrow hands on as an OSError without a number.
+        if isinstance(error, duckdb.Error) or (isinstance(error, OSError) and error.errno is None):
             what = "CSV" if not self._is_parquet(table) else "Parquet"
             return PilotError(
                 f"the files cannot be read as {what}: {first_line(error)}",
