@@ -53,8 +53,8 @@ MISTAKES = (
         ("erp.invoice: the table does not exist", "Correct its name in sources.py"),
         edited(
             "sources.py",
-            'Table("invoices", system="erp")',
-            'Table("invoices", system="erp", table="invoice")',
+            'Table("invoices", system="erp"',
+            'Table("invoices", system="erp", table="invoice"',
         ),
         trained=True,
         again=INGEST,
@@ -63,7 +63,7 @@ MISTAKES = (
         "sources.py reads a system that pilot.toml lacks",
         INGEST,
         ("pilot.toml [sources]: sources.py reads from 'epr'", "Add [sources.epr]"),
-        edited("sources.py", 'Table("payments", system="erp")', 'Table("payments", system="epr")'),
+        edited("sources.py", 'Table("payments", system="erp"', 'Table("payments", system="epr"'),
         trained=True,
     ),
     Mistake(
