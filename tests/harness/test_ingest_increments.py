@@ -8,12 +8,15 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from harness.data import snapshot
+from harness.data.origin import MANIFEST, origin
 from harness.data.snapshot import Counts
 from harness.errors import CheckFailed, PilotError
 from harness.pilot import Table
+from harness.simulate import Manifest, Parameters, fingerprint
 from ingesting import HOUR, READINGS, START, Plant, change, reading, sqlite_table
 
 
@@ -130,10 +133,35 @@ def test_many_reads_give_what_one_whole_read_gives(tmp_path: Path, seed: int) ->
         plant.ingest()
     other.ingest()
     assert plant.received() == other.received()
+    assert (
+        origin(plant.settings, plant.tables, plant.folder).digest
+        == origin(other.settings, other.tables, other.folder).digest
+    )
     counts = [part.about.counts for part in plant.parts()]
     assert sum(each.new for each in counts) == len(rows)
     assert any(each.changed for each in counts)
     assert any(each.late for each in counts)
+
+
+def test_data_is_simulated_as_long_as_it_is_what_the_simulator_made(plant: Plant, tmp_path: Path) -> None:
+    change(plant.root, "insert into readings select * from readings limit 5")
+    whole = Plant(tmp_path / "whole", 'kind = "sqlite"\npath = "../plant.db"', (Table("readings", "plant"),))
+    whole.root.mkdir()
+    whole.ingest()
+    made = fingerprint(duckdb.connect(), f"'{whole.parts()[0].file}'")
+    plant.settings.path(MANIFEST).parent.mkdir(parents=True)
+    Manifest(parameters=Parameters(), tables={"readings": made}).write(plant.settings.path(MANIFEST))
+
+    def kind() -> str:
+        return origin(plant.settings, plant.tables, plant.folder).kind
+
+    for _ in range(2):
+        plant.ingest()
+        assert kind() == "simulated"
+    change(plant.root, "insert into readings values ('r9001', 'm1', 1, '2026-03-02 13:00:00')")
+    for full in (False, True):
+        plant.ingest(full=full)
+        assert kind() == "real"
 
 
 def test_the_same_reads_give_the_same_bytes_in_whatever_order_the_rows_come(tmp_path: Path) -> None:

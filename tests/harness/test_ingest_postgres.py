@@ -52,9 +52,10 @@ def add(database: psycopg.Connection, table: str, rows: list[Row]) -> None:
 @pytest.fixture(scope="module")
 def killing() -> Iterator[Callable[..., int]]:
     """Starts an ingest that is killed with SIGKILL; says how it ended."""
+    path = os.environ.get("PYTHONPATH", "")
     process = subprocess.Popen(
         [sys.executable, str(HERE / "killed_ingest.py")],
-        env=os.environ | {"PYTHONPATH": str(HERE.parent)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([path, str(HERE.parent)])},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
