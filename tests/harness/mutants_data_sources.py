@@ -201,4 +201,12 @@ MUTANTS = (
     Mutant(
         "types are cast into one", DROPS, "        if mixed:", "        if False:", SOURCES, "different_types"
     ),
+    Mutant(
+        "an account that may write passes the gate",
+        "readiness/evidence.py",
+        "        if tables:",
+        "        if False:",
+        "test_readiness_gates.py",
+        "one_fault_refuses and may_write",
+    ),
 )
