@@ -26,7 +26,6 @@ def run(settings: Settings, report: Report) -> str:
     contract = pilot.load_contract(settings.pilot.package)
     folder = settings.path(layout.SNAPSHOT)
     extracted = extract(settings, sources.tables, folder, report, whole=bool(os.environ.get(INGEST_FULL)))
-    layout.write_json(settings.path(layout.INGEST), extracted.evidence)
     report("digest", 0.9)
     found = origin(settings, sources.tables, folder)
     backend = engine.connect(settings)
@@ -42,6 +41,7 @@ def run(settings: Settings, report: Report) -> str:
             where="sources.py records()",
             mend="Check the join and the filters; an empty extract is an outage, not a quiet day.",
         )
+    layout.write_json(settings.path(layout.INGEST), extracted.evidence)
     layout.write_json(
         settings.path(layout.ORIGIN), {"origin": found.kind, "digest": found.digest, "rows": found.tables}
     )
