@@ -17,6 +17,7 @@ import narwhals as nw
 import polars as pl
 import psycopg
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from harness.data import extract
@@ -308,16 +309,20 @@ def test_a_source_that_dies_half_way_leaves_the_last_snapshot(
     before = {path: path.read_bytes() for path in snapshot.rglob("*.parquet")}
     assert before
 
+    schema = pq.read_schema(snapshot / "readings" / "part-000000.parquet").remove_metadata()
+
     class Dying:
+        name = "postgres"
+
         def table(self, _name: str, database: str | None) -> str:
             return "readings"
 
         def to_pyarrow_batches(self, _expression: str, chunk_size: int) -> pa.RecordBatchReader:
             def batches() -> Iterator[pa.RecordBatch]:
-                yield pa.RecordBatch.from_pylist([{"reading": "r1"}])
+                yield pa.RecordBatch.from_pylist([dict.fromkeys(schema.names)], schema=schema)
                 raise psycopg.OperationalError("server closed the connection unexpectedly")
 
-            return pa.RecordBatchReader.from_batches(pa.schema([("reading", pa.string())]), batches())
+            return pa.RecordBatchReader.from_batches(schema, batches())
 
     def opened(_settings: Settings, system: str, _source: object) -> Any:
         return contextlib.nullcontext(Database(system, Dying()))  # type: ignore[arg-type]

@@ -72,6 +72,8 @@ class Database:
     def refused(self, error: Exception, table: Table) -> PilotError | None:
         """What an error that came while reading means."""
         where = self.where(table)
+        if isinstance(error, (AttributeError, NameError, AssertionError)):
+            return None  # a defect of ours, or of a library's
         if isinstance(error, ibis.common.exceptions.TableNotFound):
             return PilotError(
                 "the table does not exist",
