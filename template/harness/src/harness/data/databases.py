@@ -173,6 +173,12 @@ def duckdb_file(settings: Settings, system: str, source: DuckdbSource) -> Iterat
 def anything(system: str, source: IbisSource) -> Iterator[Database]:
     """Whatever ``ibis.connect`` takes. Whether the account may write, its own people have to see."""
     where = f"pilot.toml [sources.{system}] url"
+    if source.url.startswith("duckdb:"):
+        raise PilotError(
+            "a DuckDB file has a kind of its own, which downloads nothing",
+            where=where,
+            mend='Write kind = "duckdb" and path.',
+        )
     try:
         backend = ibis.connect(source.url)
     except ImportError as error:
