@@ -258,7 +258,7 @@ def test_any_address_that_ibis_takes_is_read(tmp_path: Path) -> None:
     [
         ('kind = "ibis"\nurl = "snowflake://me:secret@acme/db"', "its backend is not installed", "snowflake"),
         ('kind = "ibis"\nurl = "fax://me:secret@acme/db"', "Ibis cannot connect: .*fax", "Check that"),
-        ('kind = "ibis"\nurl = "duckdb://plant.db"', "a DuckDB file has a kind of its own", 'kind = "duckdb"'),
+        ('kind = "ibis"\nurl = "duckdb://plant.db"', "a DuckDB file has a kind of its", "Write kind"),
         ('kind = "sqlite"\npath = "nowhere.db"', "no such file", "Correct the path"),
         ('kind = "duckdb"\npath = "nowhere.db"', "no such file", "Correct the path"),
         ('kind = "sqlite"\npath = "pilot.toml"', "it cannot be opened as SQLite", "Check that it is one"),

@@ -157,7 +157,7 @@ def compare(
         distinct, changed = compared.distinct()
         counts = Counts(read=rows, new=distinct - changed, changed=changed, repeated=rows - distinct)
         return Found(counts, compared.ordered("distinct_rows", 0))
-    compared.with_known(known)
+    compared.with_known(known, since)
     compared.refuse_another_zone()
     fresh, late, unmarked, new = compared.fresh(known, known[-1].about.high or 0)
     counts = Counts(
@@ -219,9 +219,11 @@ class _Compared:
                 " name a key or a watermark that tells them apart.",
             )
 
-    def with_known(self, known: Sequence[Part]) -> None:
+    def with_known(self, known: Sequence[Part], since: Since | None) -> None:
         """Fetch what is there of the time that was read again, and set aside what is new."""
         lowest = self._run(f"SELECT min({MOMENT}) FROM read_rows").fetchall()[0][0]
+        if since is not None:
+            lowest = min(lowest, since.value)
         parts = self._with_moment(_relation([part.file for part in known]))
         self._there = {name for part in known for name in part.columns}
         columns = ", ".join(quoted(name) for name in self._read.content if name in self._there)
