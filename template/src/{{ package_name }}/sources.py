@@ -1,9 +1,9 @@
 """Where the data comes from, and how it becomes records: one record for each invoice.
 
 Two systems are read as they are. The ERP keeps dates and money as text in several formats and loads some rows
-twice. It also says when each row was changed, so only what is new is read, and records() gets the newest version
-of each row. The CRM drops one file a year and renames its columns now and then. What cannot be read becomes
-null: the contract says which nulls are allowed.
+twice. It also says when each row was changed, so only what is new is read, and of each row the newest version
+counts. The CRM drops one file a year and renames its columns now and then. What cannot be read becomes null:
+the contract says which nulls are allowed.
 
 A record is an invoice on the morning of its due date, and holds only what was known then. The CRM drops the
 file of a year when that year begins, so an invoice due in 2025 sees no file of 2026. Whether an
