@@ -167,14 +167,20 @@ class Governed:
         )
         for path in (layout.PROFILE, layout.PROBES):
             layout.write_json(self.root / path, {"schema_version": 1})
+        self.ingested({"erp": {"may_write": []}, "crm": {"may_write": None}})
         self.lock_data()
         record.note(self.root, manifest)
+
+    def ingested(self, credentials: dict[str, Any]) -> None:
+        """Write what ingest says of the accounts that it reads by."""
+        layout.write_json(self.root / layout.INGEST, {"credentials": credentials})
 
     def lock_data(self) -> None:
         """Write dvc.lock for what lies there."""
         outs = [{"path": path, "md5": "0" * 32} for path in ("data/raw", "data/valid.parquet")]
         outs += [{"path": path, "md5": "1" * 32} for path in ("data/features", "data/model", "data/package")]
-        for path in (layout.ORIGIN, layout.METRICS, layout.QUALITY, layout.PROFILE, layout.PROBES):
+        evidence = (layout.INGEST, layout.METRICS, layout.QUALITY, layout.PROFILE, layout.PROBES)
+        for path in (layout.ORIGIN, *evidence):
             outs.append({"path": path.as_posix(), "md5": md5(self.root / path)})
         self.write("dvc.lock", yaml.safe_dump({"stages": {"all": {"outs": outs}}}))
 

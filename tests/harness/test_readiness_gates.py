@@ -106,6 +106,12 @@ def too_many_bad(governed: Governed) -> None:
     again(governed)
 
 
+def an_account_that_may_write(governed: Governed) -> None:
+    governed.ingested({"crm": {"may_write": None}, "erp": {"may_write": ["invoices", "payments"]}})
+    governed.lock_data()
+    again(governed)
+
+
 def half_a_run(governed: Governed) -> None:
     governed.edit("dvc.lock", "data/features", "data/somewhere")
     again(governed)
@@ -257,6 +263,7 @@ FAULTS: dict[Callable[[Governed], None], tuple[str, str]] = {
     a_sample: ("model.real_data", "trained on sample data"),
     no_better: ("model.beats_fallback", "f1: model 0.4, fallback 0.5"),
     too_many_bad: ("data.quality", "9.0% of 100 records break the contract"),
+    an_account_that_may_write: ("data.read_only", "account of erp may write in invoices, payments"),
     half_a_run: ("evidence.run", "no stage has made data/features"),
     nobody_vouches: ("data.vouched", "nobody vouches for reading, plot"),
     unpackaged: ("model.packaged", "a file of the packaged model is changed"),

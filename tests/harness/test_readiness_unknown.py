@@ -75,13 +75,25 @@ def test_a_check_that_breaks_is_inconclusive(governed: Governed, monkeypatch: py
     assert "not today" in found(report)["data.vouched"]
 
 
-def test_evidence_that_says_nothing_is_inconclusive(governed: Governed) -> None:
-    governed.write(layout.QUALITY.as_posix(), "{}")
+@pytest.mark.parametrize(
+    ("path", "said", "check"),
+    [
+        (layout.QUALITY, "{}", "data.quality"),
+        (layout.INGEST, "{}", "data.read_only"),
+        (layout.INGEST, '{"credentials": {"erp": []}}', "data.read_only"),
+        (layout.INGEST, '{"credentials": {"erp": {}}}', "data.read_only"),
+        (layout.INGEST, '{"credentials": {"erp": {"may_write": "no"}}}', "data.read_only"),
+    ],
+)
+def test_evidence_that_says_nothing_is_inconclusive(
+    governed: Governed, path: Path, said: str, check: str
+) -> None:
+    governed.write(path.as_posix(), said)
     governed.lock_data()
     again(governed)
     report = asked(governed)
     assert report.exit_code == 3
-    assert "does not say" in found(report)["data.quality"]
+    assert "not in evidence" in found(report)[check] or "does not say" in found(report)[check]
 
 
 @pytest.mark.parametrize("gate", ["early", "broad", "full"])

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from harness.errors import PilotError
-from harness.settings import CsvSource, PostgresSource, find_root, load_settings
+from harness.settings import find_root, load_settings
+from harness.source_kinds import CsvSource, PostgresSource
 
 
 def edited(tiny: Any, text: str) -> Any:
@@ -90,7 +91,7 @@ def test_a_wrong_value_is_told_with_its_section_and_key(tiny: Any, text: str, se
 
 def test_a_source_of_an_unknown_kind_is_told_with_the_kinds_that_there_are(tiny: Any) -> None:
     message = said(edited(tiny, "\n[sources.more]\nkind = 'fax'\n"))
-    assert '[sources.more]: there is no source of kind "fax". Use one of postgres, csv.' in message
+    assert '[sources.more]: there is no source of kind "fax". Use one of postgres, csv, files,' in message
 
 
 def test_a_missing_section_and_a_missing_key_are_named(tiny: Any) -> None:

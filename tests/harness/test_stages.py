@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -9,14 +10,17 @@ import sys
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import narwhals as nw
 import polars as pl
 import psycopg
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from harness.data import extract
+from harness.data.databases import Database
 from harness.data.origin import MANIFEST, origin
 from harness.errors import CheckFailed, PilotError
 from harness.pilot import Table, load_contract
@@ -25,7 +29,7 @@ from harness.pipeline.manifest import keep
 from harness.pipeline.params import load_params
 from harness.pipeline.stages import features
 from harness.serving.proof import prove
-from harness.settings import load_settings
+from harness.settings import Settings, load_settings
 from harness.simulate import Manifest, Parameters, fingerprint
 from machines import FILES, PACKAGE, SETTINGS, pilot_folder, run, write_readings
 
@@ -191,27 +195,32 @@ def test_a_source_that_dies_half_way_leaves_the_last_snapshot(
     settings = load_settings(pilot_folder)
     run(settings, "ingest")
     snapshot = settings.path(layout.SNAPSHOT)
-    before = {path.name: path.read_bytes() for path in snapshot.iterdir()}
+    before = {path: path.read_bytes() for path in snapshot.rglob("*.parquet")}
+    assert before
+
+    schema = pq.read_schema(snapshot / "readings" / "part-000000.parquet").remove_metadata()
 
     class Dying:
+        name = "postgres"
+
         def table(self, _name: str, database: str | None) -> str:
             return "readings"
 
         def to_pyarrow_batches(self, _expression: str, chunk_size: int) -> pa.RecordBatchReader:
             def batches() -> Iterator[pa.RecordBatch]:
-                yield pa.RecordBatch.from_pylist([{"reading": "r1"}])
+                yield pa.RecordBatch.from_pylist([dict.fromkeys(schema.names)], schema=schema)
                 raise psycopg.OperationalError("server closed the connection unexpectedly")
 
-            return pa.RecordBatchReader.from_batches(pa.schema([("reading", pa.string())]), batches())
+            return pa.RecordBatchReader.from_batches(schema, batches())
 
-    def from_files(_folder: Path, system: str, table: Table, file: Path) -> None:
-        extract._from_database(Dying(), system, table, file)  # type: ignore[arg-type]
+    def opened(_settings: Settings, system: str, _source: object) -> Any:
+        return contextlib.nullcontext(Database(system, Dying()))  # type: ignore[arg-type]
 
-    monkeypatch.setattr(extract, "_from_files", from_files)
+    monkeypatch.setattr(extract, "_opened", opened)
     with pytest.raises(PilotError, match="reading stopped: server closed the connection") as caught:
         run(settings, "ingest")
     assert "plant.readings" in caught.value.where
-    assert {path.name: path.read_bytes() for path in snapshot.iterdir()} == before
+    assert {path: path.read_bytes() for path in snapshot.rglob("*.parquet")} == before
     assert not list(snapshot.parent.glob("*.part"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 
 from mistakes.planted import Mistake, Pilot, appended, edited
 
@@ -20,6 +21,16 @@ def without_folder(pilot: Pilot) -> None:
 def no_csv(pilot: Pilot) -> None:
     for file in (pilot.root / "var" / "sources" / "crm").glob("*.csv"):
         file.write_bytes(b"\x00\xff" * 100)
+
+
+def no_rows(pilot: Pilot) -> None:
+    for file in (pilot.root / "var" / "sources" / "crm").glob("*.csv"):
+        file.write_bytes(file.read_bytes().splitlines(keepends=True)[0])
+
+
+def newest_file(pilot: Pilot, change: Callable[[bytes], bytes]) -> None:
+    file = pilot.root / "var" / "sources" / "crm" / "accounts_2026.csv"
+    file.write_bytes(change(file.read_bytes()))
 
 
 def without_sources(pilot: Pilot) -> None:
@@ -43,8 +54,37 @@ MISTAKES = (
     Mistake(
         "the files are not CSV",
         INGEST,
-        ("crm: ", "accounts_*.csv: the files cannot be read as CSV", "Correct the files"),
+        ("crm: ", "accounts_2021.csv: line 1 is not UTF-8", "convert it"),
         no_csv,
+        trained=True,
+    ),
+    Mistake(
+        "a file that was cut off",
+        INGEST,
+        ("crm: ", "accounts_2026.csv: its lines do not have the 5 columns", "have it dropped again"),
+        lambda pilot: newest_file(pilot, lambda text: text[:200].rsplit(b",", 2)[0]),
+        trained=True,
+    ),
+    Mistake(
+        "a file in two encodings",
+        INGEST,
+        ("crm: ", "accounts_2026.csv: line ", "is not UTF-8: the file is in another encoding, or in two"),
+        lambda pilot: newest_file(pilot, lambda text: text + b'"A-1","k\xfchl","DE","1","2020-01-01"\n'),
+        trained=True,
+    ),
+    Mistake(
+        "a system that drops files without rows",
+        INGEST,
+        ("accounts_*.csv: it gives no rows, and had ", "an outage", "Bring the source back"),
+        no_rows,
+        code=1,
+        trained=True,
+    ),
+    Mistake(
+        "a watermark without a key",
+        INGEST,
+        ("sources.py: the table 'invoices' has a watermark without a key", "Name the column"),
+        edited("sources.py", 'key="invoice_id", ', ""),
         trained=True,
     ),
     Mistake(
@@ -53,8 +93,8 @@ MISTAKES = (
         ("erp.invoice: the table does not exist", "Correct its name in sources.py"),
         edited(
             "sources.py",
-            'Table("invoices", system="erp")',
-            'Table("invoices", system="erp", table="invoice")',
+            'Table("invoices", system="erp"',
+            'Table("invoices", system="erp", table="invoice"',
         ),
         trained=True,
         again=INGEST,
@@ -63,7 +103,7 @@ MISTAKES = (
         "sources.py reads a system that pilot.toml lacks",
         INGEST,
         ("pilot.toml [sources]: sources.py reads from 'epr'", "Add [sources.epr]"),
-        edited("sources.py", 'Table("payments", system="erp")', 'Table("payments", system="epr")'),
+        edited("sources.py", 'Table("payments", system="erp"', 'Table("payments", system="epr"'),
         trained=True,
     ),
     Mistake(

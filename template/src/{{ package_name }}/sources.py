@@ -1,7 +1,8 @@
 """Where the data comes from, and how it becomes records: one record for each invoice.
 
 Two systems are read as they are. The ERP keeps dates and money as text in several formats and loads some rows
-twice; the CRM drops one file a year and renames its columns now and then. What cannot be read becomes null:
+twice. It also says when each row was changed, so only what is new is read, and of each row the newest version
+counts. The CRM drops one file a year and renames its columns now and then. What cannot be read becomes null:
 the contract says which nulls are allowed.
 
 A record is an invoice on the morning of its due date, and holds only what was known then. The CRM drops the
@@ -22,8 +23,8 @@ import ibis.expr.types as ir
 from harness.pilot import Expectation, Table
 
 tables = (
-    Table("invoices", system="erp"),
-    Table("payments", system="erp"),
+    Table("invoices", system="erp", key="invoice_id", watermark="updated_at"),
+    Table("payments", system="erp", key="payment_id", watermark="updated_at"),
     Table("accounts", system="crm", files="accounts_*.csv"),
 )
 

@@ -6,13 +6,9 @@ have, and every pilot has [data].
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-
-class Section(BaseModel):
-    """A table of pilot.toml; an unknown key is an error, not a silent default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+from harness.sections import Section
 
 
 class Band(Section):
@@ -47,8 +43,8 @@ class Population(Section):
 
     source: str = ""
     max_distance: float = Field(default=0.1, gt=0, le=1)
-    shares: dict[str, dict[str, float]] = {}
-    bands: dict[str, Band] = {}
+    shares: dict[str, dict[str, float]] = Field(default_factory=dict)
+    bands: dict[str, Band] = Field(default_factory=dict)
 
     @field_validator("shares")
     @classmethod
@@ -89,7 +85,7 @@ class Probes(Section):
     future_auc: float = Field(default=0.75, gt=0.5, le=1)
     min_group_share: float = Field(default=0.01, ge=0, lt=1)
     max_base_rate_gap: float = Field(default=0.25, gt=0)
-    accepted: dict[str, str] = {}
+    accepted: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("accepted")
     @classmethod

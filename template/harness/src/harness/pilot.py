@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
@@ -74,13 +75,47 @@ class Table:
         table: The table's name in a database, ``schema.table`` allowed; the same as ``name`` when left out.
         files: For file systems: a glob below the system's path. Files are read as text and joined by
             column name, so that a column renamed over the years arrives under each of its names. Each row
-            also carries ``_file``, its file's name, and ``_row``, its place over all files, from 1.
+            also carries ``_file``, its file's name, and ``_row``, its place over all files, from 1. For
+            systems of kind ``files`` the name decides: ``.parquet`` keeps its types.
+        key: The column, or columns, that identify a row.
+        watermark: A column that only grows when a row is added or changed: a timestamp, a date, ISO 8601 as
+            text, or a whole number. With ``key`` and ``watermark`` only what is newer is read, and
+            ``records`` receives the newest version of each row; it carries no ``_row`` then. Without a
+            watermark the table is read whole each time. Rows that the system deletes stay until
+            ``pilot run --full``.
+        lookback: How far behind the newest watermark rows are read again, for those that were written late:
+            a time, one day where nothing is said; for whole numbers a number, which has to be said.
     """
 
     name: str
     system: str
     table: str = ""
     files: str = ""
+    key: str | tuple[str, ...] = ()
+    watermark: str = ""
+    lookback: timedelta | int | None = None
+
+    def __post_init__(self) -> None:
+        back = self.lookback.total_seconds() if isinstance(self.lookback, timedelta) else self.lookback or 0
+        if self.watermark and not self.keys:
+            what, mend = "a watermark without a key", "Name the column that identifies a row: key=."
+        elif self.lookback is not None and not self.watermark:
+            what, mend = "a lookback without a watermark", "Name the column that grows: watermark=."
+        elif back < 0:
+            what, mend = "a lookback below zero", "It says how far back to read: write it without the sign."
+        else:
+            return
+        raise PilotError(f"the table '{self.name}' has {what}", where="sources.py", mend=mend)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The columns that identify a row; none where no key was named."""
+        return tuple(filter(None, (self.key,) if isinstance(self.key, str) else self.key))
+
+    @property
+    def incremental(self) -> bool:
+        """Whether only what is new is read."""
+        return bool(self.watermark)
 
 
 @dataclass(frozen=True)
@@ -120,7 +155,7 @@ class Expectation:
         broken: The rows that are against it: payments without an invoice, or a table's one row of figures
             where the median amount is a hundred times what it was.
         meaning: What it says, in the expert's words.
-        severity: ``stop``: the pipeline stops, and the last snapshot stays. ``warn``: it is told.
+        severity: ``stop``: the pipeline stops, and the records of the last run stay. ``warn``: it is told.
         at_most: How many rows may be against it.
         vouched_by: The role or person who answers for it.
         mend: What to do.

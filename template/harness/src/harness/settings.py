@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -23,11 +23,12 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from harness.data_settings import Gap, Population, Probes, Section
+from harness.data_settings import Gap, Population, Probes
 from harness.errors import PilotError
+from harness.sections import Section
+from harness.source_kinds import EMBEDDED, KINDS, CsvSource, PostgresSource, Source
 
 FILE = "pilot.toml"
-EMBEDDED = "embedded"
 SECRET_AT_LEAST = 16
 MOST_WORKERS = 64
 FLAG_NAME = r"[a-z][a-z0-9_.-]{0,62}"
@@ -71,23 +72,6 @@ class Data(Section):
     population: Population = Population()
     probes: Probes = Probes()
     gap: Gap = Gap()
-
-
-class PostgresSource(Section):
-    """A PostgreSQL database; ``url`` is "embedded" for the simulated one."""
-
-    kind: Literal["postgres"]
-    url: str = EMBEDDED
-
-
-class CsvSource(Section):
-    """A folder into which a system drops CSV files."""
-
-    kind: Literal["csv"]
-    path: Path
-
-
-Source = Annotated[PostgresSource | CsvSource, Field(discriminator="kind")]
 
 
 class Sandbox(Section):
@@ -360,6 +344,8 @@ class Settings(BaseSettings):
         source = self.sources[system]
         if isinstance(source, PostgresSource):
             return source.url == EMBEDDED
+        if not isinstance(source, CsvSource):
+            return False
         return self.path(source.path).resolve().is_relative_to(self.path("var").resolve())
 
 
@@ -454,16 +440,16 @@ def _explain(error: ErrorDetails) -> PilotError:
     *section, key = location
     where = f"{FILE} [{'.'.join(section)}]" if section else FILE
     if error["type"] == "extra_forbidden":
-        other = next((name for name, keys in _KINDS.items() if name != kind and key in keys), "")
+        other = next((name for name, keys in KINDS.items() if name != kind and key in keys), "")
         if kind and other:
             return PilotError(
                 f"a source of kind \"{kind}\" has no '{key}'",
                 where=where,
                 mend=f'Remove it, or write kind = "{other}".',
             )
-        known = _KINDS.get(kind) or _keys(section)
+        known = KINDS.get(kind) or _keys(section)
         near = difflib.get_close_matches(key, known, n=1) or difflib.get_close_matches(
-            key, [name for keys in _KINDS.values() for name in keys] if kind else [], n=1
+            key, [name for keys in KINDS.values() for name in keys] if kind else [], n=1
         )
         mend = f"Did you mean '{near[0]}'?" if near else "Remove it."
         return PilotError(f"unknown key '{key}'", where=where, mend=mend)
@@ -471,16 +457,13 @@ def _explain(error: ErrorDetails) -> PilotError:
         return PilotError(
             f'there is no source of kind "{error["ctx"]["tag"]}"',
             where=f"{FILE} [{'.'.join(location)}]",
-            mend=f"Use one of {', '.join(_KINDS)}.",
+            mend=f"Use one of {', '.join(KINDS)}.",
         )
     if error["type"] == "missing":
         return PilotError(f"'{key}' is missing", where=where, mend="Add it.")
     message = error["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     return PilotError(f"'{key}': {message}", where=where, mend="Correct it here or in the environment.")
-
-
-_KINDS = {"postgres": list(PostgresSource.model_fields), "csv": list(CsvSource.model_fields)}
 
 
 def _keys(section: Iterable[str]) -> list[str]:

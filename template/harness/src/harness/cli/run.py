@@ -20,6 +20,9 @@ def register(app: typer.Typer) -> None:
 
 def run(
     force: Annotated[bool, typer.Option("--force", help="Run every stage, changed or not.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Read every source whole, and take its columns as they are now.")
+    ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Run nothing: say whether dvc.lock belongs to what is here.")
     ] = False,
@@ -45,7 +48,7 @@ def run(
             _say_changed(changed(settings.root), as_json=as_json)
         return
     with alone(settings.root) as lock:
-        ran = reproduce(settings.root, force=force, lock=lock, debug=context.debug())
+        ran = reproduce(settings.root, force=force, full=full, lock=lock, debug=context.debug())
         outcome, notes = _offered(settings, ran)
     if as_json:
         context.say_json({**outcome, "notes": notes})

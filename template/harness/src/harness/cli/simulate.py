@@ -44,9 +44,9 @@ def simulate(
     from harness.data.extract import embedded_folder
     from harness.data.origin import MANIFEST
     from harness.progress import working
-    from harness.settings import PostgresSource
     from harness.simulate import Parameters, Target, check_targets, embedded, read_specification
     from harness.simulate import simulate as fill
+    from harness.source_kinds import CsvSource, PostgresSource
 
     settings = context.settings()
     foreign = [name for name in settings.sources if not settings.simulated(name)]
@@ -67,7 +67,11 @@ def simulate(
         seed=seed,
     )
     # Before any database is started: most mistakes are in that file.
-    kinds = {name: Target(source.kind, "") for name, source in settings.sources.items()}
+    kinds = {
+        name: Target(source.kind, "")
+        for name, source in settings.sources.items()
+        if isinstance(source, PostgresSource | CsvSource)
+    }
     check_targets(read_specification(settings.path(SPEC)), kinds, settings.path(SPEC))
     # The manifest of last time stays until there is a new one: it names the content by its hash, so it says
     # nothing of what is half-way there, and what an interrupted simulation left alone is still simulated.
@@ -79,7 +83,7 @@ def simulate(
             if isinstance(source, PostgresSource):
                 url = stack.enter_context(embedded.server(embedded_folder(settings, name)))
                 targets[name] = Target("postgres", url)
-            else:
+            elif isinstance(source, CsvSource):
                 targets[name] = Target("csv", str(settings.path(source.path)))
         manifest = fill(settings.path(SPEC), parameters, targets, report)
     manifest.write(manifest_file)

@@ -24,6 +24,8 @@ def connect(settings: Settings) -> Backend:
     backend: Backend = ibis.duckdb.connect(**options)
     # DuckDB draws a bar of its own where it takes the process for a notebook: standard output is the verb's.
     backend.raw_sql("SET enable_progress_bar = false")
+    # A day is the same day on every machine.
+    backend.raw_sql("SET TimeZone = 'UTC'")
     return backend
 
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import duckdb
-
-from harness.data.extract import FILE_COLUMN, ROW_COLUMN
+from harness.data import engine, snapshot
+from harness.data.filedrops import FILE_COLUMN, ROW_COLUMN
+from harness.data.snapshot import Part
 from harness.pilot import Table
-from harness.settings import NO_DOWNLOADS, Settings
-from harness.simulate import Manifest, fingerprint
+from harness.settings import Settings
+from harness.simulate import Fingerprint, Manifest, fingerprint
 
 MANIFEST = Path("var", "sources", "simulated.json")
 
@@ -29,7 +29,8 @@ class Origin:
 
     Attributes:
         kind: ``simulated``, ``sample`` or ``real``.
-        digest: SHA-256 over the tables' names, row counts and contents, independent of the rows' order.
+        digest: SHA-256 over the tables' names, row counts and contents, as ``records`` receives them and
+            independent of the rows' order.
         tables: Each table's number of rows.
     """
 
@@ -38,23 +39,37 @@ class Origin:
     tables: dict[str, int]
 
 
-def origin(settings: Settings, tables: Sequence[Table], snapshot: Path) -> Origin:
+def origin(settings: Settings, tables: Sequence[Table], folder: Path) -> Origin:
     """Compare a snapshot with what the simulator made and with the declared samples."""
-    connection = duckdb.connect(config=NO_DOWNLOADS)
-    try:
-        found = {}
-        for table in tables:
-            source = str(snapshot / f"{table.name}.parquet").replace("'", "''")
-            columns = f"* EXCLUDE ({FILE_COLUMN}, {ROW_COLUMN})" if table.files else "*"
-            found[table.name] = fingerprint(connection, f"(SELECT {columns} FROM read_parquet('{source}'))")
-    finally:
-        connection.close()
+    backend = engine.connect(settings)
+    parts = {table.name: snapshot.parts(folder / table.name) for table in tables}
+    found = {}
+    for name, received in snapshot.tables(backend, tables, folder).items():
+        kept = received.drop(*(column for column in (FILE_COLUMN, ROW_COLUMN) if column in received.columns))
+        found[name] = fingerprint(backend.con, f"({backend.compile(kept)})")
+    backend.disconnect()
     canonical = json.dumps({name: [print_.rows, print_.digest] for name, print_ in sorted(found.items())})
     digest = hashlib.sha256(canonical.encode()).hexdigest()
     rows = {name: print_.rows for name, print_ in found.items()}
     if digest in settings.sandbox.samples:
         return Origin("sample", digest, rows)
     manifest = settings.path(MANIFEST)
-    if manifest.exists() and Manifest.read(manifest).tables == found:
+    if manifest.exists() and Manifest.read(manifest).tables == _given(tables, parts, found):
         return Origin("simulated", digest, rows)
     return Origin("real", digest, rows)
+
+
+def _given(
+    tables: Sequence[Table], parts: Mapping[str, Sequence[Part]], found: Mapping[str, Fingerprint]
+) -> dict[str, Fingerprint | None]:
+    """What the sources gave, for a comparison with what the simulator made.
+
+    A table with a watermark no longer holds what came twice; its one whole read says of itself what it was.
+    What came later, the simulator did not make.
+    """
+    given: dict[str, Fingerprint | None] = {}
+    for table in tables:
+        kept = parts[table.name]
+        once = kept[0].about.digest if len(kept) == 1 else None
+        given[table.name] = (Fingerprint(*once) if once else None) if table.incremental else found[table.name]
+    return given

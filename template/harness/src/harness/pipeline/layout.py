@@ -20,6 +20,7 @@ TEST = FEATURES / "test.parquet"
 TEST_RECORDS = FEATURES / "test_records.parquet"
 MODEL = Path("data", "model")
 PACKAGE = Path("data", "package")
+INGEST = Path("evidence", "ingest.json")
 QUALITY = Path("evidence", "quality.json")
 DATA_CARD = Path("evidence", "data-card.md")
 METRICS = Path("evidence", "metrics.json")

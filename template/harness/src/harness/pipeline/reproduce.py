@@ -33,6 +33,8 @@ PROTOCOL = Path("var", "run", "stages.jsonl")
 LOCK = Path("var", "run", "lock")
 RWLOCK = Path(".dvc", "tmp", "rwlock")
 VARIABLE = "PILOT_STAGE_PROTOCOL"
+# DVC hands no options on to a stage.
+INGEST_FULL = "PILOT_INGEST_FULL"
 STATUS = "--status"
 # What DVC says of data that a clone without a cache does not have.
 ABSENT = ("deleted", "not in cache")
@@ -66,13 +68,14 @@ def alone(root: Path) -> Iterator[int]:
         yield stream.fileno()
 
 
-def reproduce(root: Path, *, force: bool, lock: int, debug: bool = False) -> list[str]:
+def reproduce(root: Path, *, force: bool, lock: int, full: bool = False, debug: bool = False) -> list[str]:
     """Let DVC run what changed.
 
     Args:
         root: The pilot's folder.
         force: Run every stage.
         lock: What `alone` gave.
+        full: Read every source whole.
         debug: Let stages show tracebacks.
 
     Returns:
@@ -96,6 +99,8 @@ def reproduce(root: Path, *, force: bool, lock: int, debug: bool = False) -> lis
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DVC_NO_ANALYTICS": "1",
     }
+    if full:
+        environment[INGEST_FULL] = "1"
     if debug:
         environment["PILOT_DEBUG"] = "1"
     command = [sys.executable, "-m", "harness.pipeline.reproduce", *(["--force"] if force else [])]

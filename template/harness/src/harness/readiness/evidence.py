@@ -67,7 +67,7 @@ def _same_code(case: Case) -> Iterator[Problem]:
 def _same_data(case: Case) -> Iterator[Problem]:
     if case.run.dvc_lock != record.sha256(case.root / layout.LOCK):
         yield Problem("evidence/run.json", "it speaks of other data: dvc.lock has changed since")
-    for path in (layout.METRICS, layout.QUALITY, layout.PROFILE, layout.PROBES):
+    for path in (layout.INGEST, layout.METRICS, layout.QUALITY, layout.PROFILE, layout.PROBES):
         file = case.root / path
         if not file.is_file():
             yield Problem(str(path), "it is missing")
@@ -104,6 +104,19 @@ def _quality(case: Case) -> Iterator[Problem]:
         yield Problem("evidence/quality.json", f"{count:,} of {rows:,} records are not {bad:.1%}")
     elif rows <= 0 or not 0 <= bad <= allowed:
         yield Problem("evidence/quality.json", f"{bad:.1%} of {rows:,} records break the contract")
+
+
+def _read_only(case: Case) -> Iterator[Problem]:
+    asked = case.evidence(layout.INGEST).get("credentials")
+    if not isinstance(asked, dict) or not all(isinstance(said, dict) for said in asked.values()):
+        raise Unknown("whether an account may write: evidence/ingest.json does not say", "`pilot run` again.")
+    for system, said in sorted(asked.items()):
+        tables = said.get("may_write", False)
+        if tables is not None and not isinstance(tables, list):
+            raise Unknown(f"whether the account of {system} may write: not in evidence/ingest.json", RUN)
+        if tables:
+            told = f"the account of {system} may write in {', '.join(map(str, tables))}"
+            yield Problem("evidence/ingest.json", told)
 
 
 def _vouched(case: Case) -> Iterator[Problem]:
@@ -158,6 +171,7 @@ REQUIREMENTS = (
     Requirement("model.packaged", "shadow", "platform", "`pilot run` on this host.", _packaged),
     Requirement("model.figures", "shadow", "model", "`pilot governance lock` renews them.", _figures),
     Requirement("data.quality", "shadow", "data", "Mend the source, sources.py or the rule.", _quality),
+    Requirement("data.read_only", "shadow", "data", "Use an account that only reads, then run.", _read_only),
     Requirement("data.vouched", "shadow", "data", "Write who does: vouched_by.", _vouched),
     later("load-test"),
 )

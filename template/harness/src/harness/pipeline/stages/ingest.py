@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 
 from harness import pilot
-from harness.data import checks, engine, expectations
+from harness.data import checks, engine, expectations, snapshot
 from harness.data.extract import extract
 from harness.data.origin import origin
 from harness.errors import CheckFailed
 from harness.pipeline import layout, telling
+from harness.pipeline.reproduce import INGEST_FULL
 from harness.progress import Report
 from harness.settings import Settings
 
@@ -23,15 +25,12 @@ def run(settings: Settings, report: Report) -> str:
     """
     sources = pilot.load_sources(settings.pilot.package)
     contract = pilot.load_contract(settings.pilot.package)
-    snapshot = settings.path(layout.SNAPSHOT)
-    extract(settings, sources.tables, snapshot, report)
+    folder = settings.path(layout.SNAPSHOT)
+    extracted = extract(settings, sources.tables, folder, report, whole=bool(os.environ.get(INGEST_FULL)))
     report("digest", 0.9)
-    found = origin(settings, sources.tables, snapshot)
+    found = origin(settings, sources.tables, folder)
     backend = engine.connect(settings)
-    tables = {
-        table.name: backend.read_parquet(snapshot / f"{table.name}.parquet", table_name=f"raw_{table.name}")
-        for table in sources.tables
-    }
+    tables = snapshot.tables(backend, sources.tables, folder)
     report("expectations", 0.93)
     met = expectations.meet(getattr(sources, "expectations", lambda tables: ())(tables))
     telling.tell_expectations(settings, met)
@@ -52,6 +51,7 @@ def run(settings: Settings, report: Report) -> str:
         written = backend.read_parquet(settings.path(layout.RECORDS))
         expectations.refuse_stale(written, contract, datetime.now(UTC).date())
     settings.path(layout.CORRECTIONS).mkdir(exist_ok=True)
+    layout.write_json(settings.path(layout.INGEST), extracted.evidence)
     layout.write_json(
         settings.path(layout.ORIGIN),
         {
@@ -61,4 +61,5 @@ def run(settings: Settings, report: Report) -> str:
             "against": {each.expected.name: each.rows for each in met},
         },
     )
-    return f"{rows:,} records from {sum(found.tables.values()):,} source rows ({found.kind} data)"
+    said = f"{rows:,} records from {sum(found.tables.values()):,} source rows ({found.kind} data)"
+    return "\n    ".join([said, *extracted.notes])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from harness import pilot
-from harness.data import engine
+from harness.data import engine, snapshot
 from harness.data.profile import build_profile
 from harness.data.profiled import RECORDS, Profile
 from harness.pipeline import layout
@@ -22,13 +22,8 @@ def run(settings: Settings, report: Report) -> str:
     package = settings.pilot.package
     contract, sources = pilot.load_contract(package), pilot.load_sources(package)
     backend = engine.connect(settings)
-    snapshot = settings.path(layout.SNAPSHOT)
-    tables = {
-        table.name: backend.read_parquet(snapshot / f"{table.name}.parquet", table_name=f"raw_{table.name}")
-        for table in sources.tables
-    }
     found = build_profile(
-        tables,
+        snapshot.tables(backend, sources.tables, settings.path(layout.SNAPSHOT)),
         backend.read_parquet(settings.path(layout.RECORDS), table_name="records"),
         contract,
         settings.data,
