@@ -16,7 +16,7 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 
 from harness.data import coverage, population, shapes
-from harness.data.extract import FILE_COLUMN, ROW_COLUMN
+from harness.data.filedrops import FILE_COLUMN, ROW_COLUMN
 from harness.data.profiled import RECORDS, Column, Kind, Profile, Shape, Table
 from harness.pilot import Contract
 from harness.settings import Data
