@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -86,6 +88,28 @@ def last_author(root: Path, path: str) -> str:
     return _git(root, "log", "-1", "--format=%an <%ae>", "--", path)
 
 
+def introduced(root: Path, path: str, text: str) -> list[str]:
+    """The commits in which a text came into a file or left it, the newest first; empty where git fails."""
+    return _git(root, "log", "--all", f"-S{text}", "--format=%H", "--", path).split()
+
+
+def at(root: Path, commit: str, path: str) -> bytes | None:
+    """A file as it stood in a commit, to the byte; None where there is none."""
+    return _bytes(root, "cat-file", "blob", f"{commit}:./{path}")
+
+
+def remote(root: Path) -> str:
+    """Where the repository comes from, without account and password; empty where that is no web address."""
+    found = _git(root, "config", "--get", "remote.origin.url")
+    if (short := re.fullmatch(r"(?:[^/@:]+@)?([\w.-]+):(?!/)(.+)", found)) is not None:
+        found = f"ssh://{short[1]}/{short[2]}"
+    parts = urlsplit(found)
+    if parts.scheme not in ("http", "https", "ssh", "git") or not parts.hostname:
+        return ""
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
+
+
 def datasets(root: Path) -> list[Dataset]:
     """The data that the stages read and wrote, with the hashes that DVC locked."""
     file = root / layout.LOCK
@@ -129,6 +153,12 @@ def _git(root: Path, *arguments: str, **more: str) -> str:
 
 def _asked(root: Path, *arguments: str, **more: str) -> str | None:
     """What git said; None where it failed or is not installed."""
+    said = _bytes(root, *arguments, **more)
+    # Only the end: a line of `git status` begins with a blank that means something.
+    return None if said is None else said.decode(errors="replace").rstrip()
+
+
+def _bytes(root: Path, *arguments: str, **more: str) -> bytes | None:
     try:
         done = subprocess.run(
             # Asking changes nothing: an index that is written anew may shut other accounts out.
@@ -136,11 +166,8 @@ def _asked(root: Path, *arguments: str, **more: str) -> str | None:
             cwd=root,
             env=os.environ | more,
             capture_output=True,
-            text=True,
-            errors="replace",
             check=False,
         )
     except FileNotFoundError:
         return None
-    # Only the end: a line of `git status` begins with a blank that means something.
-    return done.stdout.rstrip() if done.returncode == 0 else None
+    return done.stdout if done.returncode == 0 else None

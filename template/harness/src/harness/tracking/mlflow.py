@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as LoggedRun
     from mlflow.tracking import MlflowClient
 
+# MLflow adds who started a run, and where.
+TOLD = ("git_tree", "git_tree_src", "git_dirty", "origin", "data_digest")
 CHALLENGER, CHAMPION = "challenger", "champion"
 # MLflow tries eight times for two minutes each. A server that is not there is told after the first question,
 # which is a small one; uploads then get the time that they need. What a team sets in the environment stays.
@@ -61,6 +63,21 @@ class Run:
     datasets: list[Dataset]
     tags: Mapping[str, str]
     package: Path
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """A run as the tracking server has it.
+
+    Attributes:
+        run: Its id there.
+        tags: Hashes of code and data, and whether the data was real.
+        datasets: The hash that DVC locked, by the data's path.
+    """
+
+    run: str
+    tags: Mapping[str, str]
+    datasets: Mapping[str, str]
 
 
 def publish(settings: Settings, run: Run) -> int:
@@ -182,6 +199,31 @@ def crown(settings: Settings, digest: str) -> int:
         mend = "`pilot run` on the code that made it registers it."
         raise PilotError(f"no model {digest[:12]} is registered", where=where, mend=mend)
     return version
+
+
+def find(settings: Settings, digest: str) -> Tracked | None:
+    """The run that registered a model; None where nobody knows it, or the server cannot be asked."""
+    uri = settings.sqlite_url(settings.tracking.uri)
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        return None  # asking would make one
+    _quiet()
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        client = MlflowClient(uri, uri)
+        with _patience(AT_FIRST):
+            named = f"name = '{settings.experiment}' and tags.model_digest = '{digest}'"
+            for version in client.search_model_versions(named):
+                if version.run_id:
+                    run = client.get_run(version.run_id)
+                    used = {each.dataset.name: each.dataset.digest for each in run.inputs.dataset_inputs}
+                    tags = {name: value for name, value in run.data.tags.items() if name in TOLD}
+                    return Tracked(str(run.info.run_id), tags, used)
+    except (MlflowException, SQLAlchemyError, OSError):
+        return None
+    return None
 
 
 def _quiet() -> None:
