@@ -18,6 +18,7 @@ from harness.lineage import runs
 from harness.lineage.runs import Kept
 from harness.lineage.steps import Decided, InForce, Model, Run, Source, Stage, Trouble
 from harness.pipeline import layout, lineage
+from harness.pipeline.lineage import without_account
 from harness.pipeline.manifest import Manifest, load_manifest, verify
 from harness.settings import Settings
 from harness.source_kinds import EMBEDDED
@@ -254,25 +255,25 @@ def _sources(
     settings: Settings, kept: Kept, stages: list[Stage], troubles: list[Trouble]
 ) -> Iterator[Source]:
     ingested = (kept.json(layout.INGEST) or {}).get("tables")
-    run = kept.run()
-    counted = run.origin.get("rows") if run is not None else (kept.json(layout.ORIGIN) or {}).get("rows")
-    rows = counted if isinstance(counted, dict) else {}
     if not isinstance(ingested, dict):
         what = "it is missing or cannot be read: which system each table came from is not known"
         mend = "`pilot run`, or restore it as it was committed."
         troubles.append(Trouble("missing", layout.INGEST.as_posix(), what, mend))
         ingested = {}
-    found = {name: str(said.get("system", "")) for name, said in ingested.items()}
-    for name in sorted({*found, *rows}, key=lambda table: (found.get(table, ""), table)):
-        system = found.get(name, "")
-        number = rows.get(name, ingested.get(name, {}).get("rows", 0))
-        declared = settings.sources.get(system)
+    run = kept.run()
+    rows = (run.origin if run is not None else kept.json(layout.ORIGIN) or {}).get("rows")
+    read = {name: said for name, said in ingested.items() if isinstance(said, dict)}
+    numbers = rows if isinstance(rows, dict) else {name: said.get("rows") for name, said in read.items()}
+    systems = {name: str(read.get(name, {}).get("system", "")) for name in {*read, *numbers}}
+    for name in sorted(systems, key=lambda table: (systems[table], table)):
+        declared = settings.sources.get(systems[name])
+        number = numbers.get(name)
         yield Source(
-            system=system,
+            system=systems[name],
             kind=declared.kind if declared is not None else "",
             uri=_address(declared),
             table=str(name),
-            rows=int(number),
+            rows=number if isinstance(number, int) else 0,
             columns=_columns(kept, f"raw.{name}"),
         )
 
@@ -282,16 +283,18 @@ def _address(declared: Any) -> str:
     where = str(getattr(declared, "url", None) or getattr(declared, "path", None) or "")
     if not where or where == EMBEDDED:
         return ""
-    parts = urlsplit(where)
     if "://" not in where:
         return f"file:{quote(where)}"
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
+    parts = urlsplit(without_account(where))
+    return f"{parts.scheme}://{parts.netloc}{parts.path}"
 
 
 def _columns(kept: Kept, table: str) -> dict[str, str]:
-    found = (kept.json(layout.PROFILE) or {}).get("tables", {}).get(table, {}).get("columns", {})
-    return {str(name): str(said.get("type", "")) for name, said in found.items()}
+    try:
+        found = (kept.json(layout.PROFILE) or {})["tables"][table]["columns"]
+        return {str(name): str(said["type"]) for name, said in found.items()}
+    except (KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _packages(settings: Settings) -> Iterator[tuple[Path, Manifest]]:
@@ -314,19 +317,20 @@ def _manifest(folder: Path) -> Manifest | None:
 def _model(
     settings: Settings, digest: str, run: Run | None, roles: tuple[str, ...], troubles: list[Trouble]
 ) -> Model:
-    found = next(((folder, each) for folder, each in _packages(settings) if each.digest == digest), None)
-    if found is None:
+    found = [(folder, each) for folder, each in _packages(settings) if each.digest == digest]
+    if not found:
         what = f"the package of the model {digest[:12]} is not here"
         mend = (
             "Copy it from the host that serves it, or from MLflow; with the run's data, `pilot run` makes it."
         )
         troubles.append(Trouble("missing", str(settings.serving.models), what, mend))
         return Model(digest, "", (), 0, roles)
-    folder, manifest = found
-    try:
-        verify(folder, digest)
-    except PilotError as error:
-        troubles.append(Trouble("broken", error.where, error.what, error.mend))
+    for folder, _ in found:
+        try:
+            verify(folder, digest)
+        except PilotError as error:
+            troubles.append(Trouble("broken", error.where, error.what, error.mend))
+    folder, manifest = found[0]
     if run is not None and run.data != manifest.data:
         what = "it was made of other data than the run on record"
         mend = "`pilot run` again: the record and the package belong together."

@@ -11,7 +11,7 @@ from harness.lineage.steps import Stage
 
 CHARACTERS = 24  # that a line of a box has room for
 CHARACTER = 6.7  # how wide one is, in a fixed pitch of 11 px
-MARGIN, PAD, LINE, TITLE, GAP, COLUMN_GAP, TOP = 24, 10, 15, 22, 18, 34, 64
+MARGIN, PAD, LINE, TITLE, GAP, COLUMN_GAP, TOP = 24, 10, 15, 24, 18, 34, 76
 WIDTH = int(CHARACTERS * CHARACTER) + 2 * PAD
 OUTSIDE, MADE, DECIDES, WRONG = (
     ("#f2f4f6", "#9aa5b1"),
@@ -22,8 +22,9 @@ OUTSIDE, MADE, DECIDES, WRONG = (
 STYLE = (
     'text{font-family:system-ui,-apple-system,"Segoe UI","Helvetica Neue",Arial,"DejaVu Sans",sans-serif}'
     ".h{font-size:17px;font-weight:600;fill:#1f2933} .s{font-size:12px;fill:#5b6770}"
-    " .t{font-size:13px;font-weight:600;fill:#1f2933}"
-    ' .n,.d{font-size:11px;font-family:ui-monospace,Menlo,Consolas,"DejaVu Sans Mono",monospace}'
+    # In a fixed pitch, so that what fits is known: a name may be all W.
+    ' .t,.n,.d{font-size:11px;font-family:ui-monospace,Menlo,Consolas,"DejaVu Sans Mono",monospace}'
+    " .t{font-size:12.5px;font-weight:600;fill:#1f2933}"
     " .n{fill:#334155} .d{fill:#7b8794} .w{font-size:12px;fill:#c53030}"
 )
 
@@ -62,13 +63,13 @@ def drawn(chain: Chain) -> str:
         '<defs><marker id="to" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
         'orient="auto"><path d="M0 0 L8 4 L0 8 z" fill="#8a97a3"/></marker></defs>',
         f'<rect width="{width}" height="{bottom}" rx="12" fill="#ffffff"/>',
-        _text(MARGIN, 32, "h", shortened(title, width // 11)),
-        _text(MARGIN, 50, "s", shortened(_made_of(chain), width // 7)),
+        _text(MARGIN, 32, "h", shortened(title, (width - 2 * MARGIN) // 16)),
+        _text(MARGIN, 50, "s", shortened(_made_of(chain), (width - 2 * MARGIN) // 8)),
     ]
     parts += [_arrow(each, box) for box in boxes for each in box.before]
     parts += [line for box in boxes for line in _drawn(box)]
     parts += [
-        _text(MARGIN, height + (LINE + 4) * number, "w", shortened(each, width // 7))
+        _text(MARGIN, height + (LINE + 4) * number, "w", shortened(each, (width - 2 * MARGIN) // 8))
         for number, each in enumerate(wrong)
     ]
     return "\n".join([*parts, "</svg>", ""])
@@ -150,7 +151,7 @@ def _lines(stage: Stage) -> list[tuple[str, str]]:
     for path, md5 in sorted(stage.outs.items()):
         lines += [("n", path), ("d", f"md5 {md5[:12]}")]
     if stage.params:
-        lines.append(("d", f"{len(stage.params)} parameters"))
+        lines.append(("n", "1 parameter" if len(stage.params) == 1 else f"{len(stage.params)} parameters"))
     return lines
 
 
@@ -180,7 +181,7 @@ def _arrow(start: _Box, end: _Box) -> str:
 
 def _drawn(box: _Box) -> list[str]:
     fill, stroke = box.colours
-    x, y = box.x + PAD, box.y + TITLE - 5
+    x, y = box.x + PAD, box.y + TITLE - 6
     parts = [
         f'<rect x="{box.x}" y="{box.y}" width="{WIDTH}" height="{box.height}" rx="8" fill="{fill}" '
         f'stroke="{stroke}" stroke-width="1.5"/>',

@@ -103,11 +103,17 @@ def remote(root: Path) -> str:
     found = _git(root, "config", "--get", "remote.origin.url")
     if (short := re.fullmatch(r"(?:[^/@:]+@)?([\w.-]+):(?!/)(.+)", found)) is not None:
         found = f"ssh://{short[1]}/{short[2]}"
-    parts = urlsplit(found)
+    parts = urlsplit(without_account(found))
     if parts.scheme not in ("http", "https", "ssh", "git") or not parts.hostname:
         return ""
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
+
+
+def without_account(url: str) -> str:
+    """An address without who asks, and by which password."""
+    # Up to the last @: an unescaped one in the password is a mistake, and no reason to show what follows it.
+    return re.sub(r"(?<=://).*@", "", url)
 
 
 def datasets(root: Path) -> list[Dataset]:
