@@ -340,6 +340,13 @@ def test_what_mlflow_knows_of_a_run_is_told_when_nothing_else_does(
     assert f"sample, sha256 {'f' * 64}" in done.stdout
 
 
+def test_an_mlflow_that_does_not_answer_keeps_nothing_away(traced: Traced, pilot_here: Command) -> None:
+    nowhere = {"PILOT_TRACKING__URI": "http://127.0.0.1:1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    assert pilot_here("lineage", **nowhere).returncode == 0
+    done = pilot_here("lineage", "--model", "b" * 64, **nowhere)
+    assert (done.returncode, "MLflow names none or cannot be asked" in done.stderr) == (3, True), done.stderr
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [

@@ -212,9 +212,8 @@ def _run(settings: Settings, digest: str, troubles: list[Trouble]) -> tuple[Kept
         return here, None
     tracked = tracking.find(settings, digest)
     if tracked is None:
-        what = (
-            f"no run that made the model {digest[:12]} is on record: evidence/, commits and MLflow were asked"
-        )
+        asked = "evidence/ and the commits here name none, and MLflow names none or cannot be asked"
+        what = f"no run that made the model {digest[:12]} is on record: {asked}"
         troubles.append(Trouble("missing", str(layout.RUN), what, mend))
         return None, None
     what = f"no commit here holds the run of the model {digest[:12]}; MLflow names its data and code"

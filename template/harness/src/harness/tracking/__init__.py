@@ -1,4 +1,4 @@
-"""Runs, data and models in MLflow. The publish stage and the monitor come here; serving never does."""
+"""Runs, data and models in MLflow: publish, monitor, rollout and lineage come here; serving never does."""
 
 from harness.tracking.mlflow import Dataset, Run, Tracked, crown, find, note, publish
 
