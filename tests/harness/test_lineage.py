@@ -454,7 +454,7 @@ def test_another_run_has_other_ids(traced: Traced) -> None:
         ("https://reader:pass-word/2@git.example.org/fields.git", "https://git.example.org/fields.git"),
         ("git@git.example.org:team/fields.git", "ssh://git.example.org/team/fields.git"),
         ("ssh://git@git.example.org:2222/fields.git", "ssh://git.example.org:2222/fields.git"),
-        ("/home/reader/fields", ""),
+        ("/srv/of-reader/fields", ""),
     ],
 )
 def test_a_repository_is_named_without_accounts(url: str, told: str, traced: Traced) -> None:
