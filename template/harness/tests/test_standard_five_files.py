@@ -17,6 +17,7 @@ from standard_records import accepted
 
 from harness import pilot
 from harness.pilot import Amount, Choice, Contract
+from harness.pipeline import verbs
 from harness.pipeline.params import load_params
 from harness.serving.schema import frame_schema, request_model
 from harness.settings import Settings
@@ -49,6 +50,10 @@ def test_features_of_any_record_are_finite_or_absent(
     frame = pl.DataFrame([data.draw(accepted(contract))], schema=frame_schema(contract))
     for name, value in _features(settings, frame).row(0, named=True).items():
         assert value is None or math.isfinite(value), f"{name} is {value}"
+
+
+def test_features_use_what_every_engine_computes_alike(settings: Settings) -> None:
+    verbs.check(pilot.load_features(settings.pilot.package).features())
 
 
 def test_a_model_is_the_same_after_saving_and_loading(

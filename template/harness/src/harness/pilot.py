@@ -196,7 +196,8 @@ class FeaturesFile(Protocol):
         """Each feature's name and its expression over the record's fields; a number, row by row.
 
         The expressions are built once and then run on the engine for training and on Polars for serving,
-        which is why they may not look across rows.
+        which is why they may not look across rows, and may use what both were seen to compute alike only:
+        ``harness.pipeline.verbs`` lists it.
         """
         ...
 

@@ -18,7 +18,7 @@ from harness import pilot
 from harness.data import engine, probes
 from harness.errors import CheckFailed, PilotError
 from harness.pilot import Contract, FeaturesFile
-from harness.pipeline import frames, layout
+from harness.pipeline import frames, layout, verbs
 from harness.pipeline.params import load_params
 from harness.progress import Report
 from harness.settings import Settings
@@ -118,7 +118,8 @@ def expressions(file: FeaturesFile) -> dict[str, nw.Expr]:
     """The team's features, each a double; absent values stay absent.
 
     Raises:
-        PilotError: A feature's name is not an identifier, or there are none.
+        PilotError: A feature's name is not an identifier, there are none, or one is written with a verb that
+            engines were not seen to compute alike.
     """
     found = dict(file.features())
     if not found:
@@ -130,6 +131,7 @@ def expressions(file: FeaturesFile) -> dict[str, nw.Expr]:
                 where="features.py",
                 mend="Use letters, digits and underscores.",
             )
+    verbs.check(found)
     return {name: expression.cast(nw.Float64) for name, expression in found.items()}
 
 
