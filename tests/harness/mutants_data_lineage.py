@@ -99,6 +99,13 @@ MUTANTS = (
         "in_any_form",
     ),
     mutant(
+        "a path tells where the pilot lies",
+        CHAIN,
+        "return (path.relative_to(settings.root) if path.is_relative_to(settings.root) else path).as_posix()",
+        "return path.as_posix()",
+        "fault and changed_package",
+    ),
+    mutant(
         "two runs have the same ids",
         EVENTS,
         '"\\n".join([chain.package, run.dvc_lock, model, run.at])',

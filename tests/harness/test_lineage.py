@@ -303,6 +303,7 @@ def test_a_fault_is_named_and_never_a_success(
     done = pilot_here("lineage", "--svg", str(tmp_path / "lineage.svg"))
     assert (done.returncode, said in done.stderr) == (code, True), done.stderr
     assert "Traceback" not in done.stderr
+    assert str(traced.root) not in done.stdout + done.stderr, "where the pilot lies names an account"
     ElementTree.parse(tmp_path / "lineage.svg")
     told = tmp_path / "events.jsonl"
     if code == 1 or fault is no_record:

@@ -306,6 +306,12 @@ def _packages(settings: Settings) -> Iterator[tuple[Path, Manifest]]:
             yield folder, manifest
 
 
+def _shown(settings: Settings, place: Path | str) -> str:
+    """A path from the pilot's root on: what is above it names accounts, and a picture is committed."""
+    path = Path(place)
+    return (path.relative_to(settings.root) if path.is_relative_to(settings.root) else path).as_posix()
+
+
 def _manifest(folder: Path) -> Manifest | None:
     try:
         return load_manifest(folder)
@@ -328,14 +334,13 @@ def _model(
         try:
             verify(folder, digest)
         except PilotError as error:
-            troubles.append(Trouble("broken", error.where, error.what, error.mend))
+            troubles.append(Trouble("broken", _shown(settings, error.where), error.what, error.mend))
     folder, manifest = found[0]
     if run is not None and run.data != manifest.data:
         what = "it was made of other data than the run on record"
         mend = "`pilot run` again: the record and the package belong together."
-        troubles.append(Trouble("broken", str(folder), what, mend))
-    place = folder.relative_to(settings.root) if folder.is_relative_to(settings.root) else folder
-    return Model(digest, place.as_posix(), manifest.features, len(manifest.files), roles)
+        troubles.append(Trouble("broken", _shown(settings, folder), what, mend))
+    return Model(digest, _shown(settings, folder), manifest.features, len(manifest.files), roles)
 
 
 def _in_force(
@@ -347,7 +352,7 @@ def _in_force(
         state = read_state(folder)
     except StateUnreadable:
         what = "the control state cannot be read: who may decide now is not known"
-        troubles.append(Trouble("missing", str(folder), what, "`pilot status` says why."))
+        troubles.append(Trouble("missing", _shown(settings, folder), what, "`pilot status` says why."))
         return None, {}
     if state is None:
         return None, {}
