@@ -6,6 +6,8 @@ from mutants import Mutant
 
 TESTS = "test_drill_kill.py"
 KILL, STOPS, OUTCOME = "drills/kill.py", "drills/stops.py", "drills/outcome.py"
+QUALITY, FAULTS, INTEGRATION = "drills/data_quality.py", "drills/faults.py", "drills/integration.py"
+QUALITY_TESTS, INTEGRATION_TESTS = "test_drill_data_quality.py", "test_drill_integration.py"
 SCRATCH, RECORD, COMMAND = "drills/scratch.py", "readiness/drilled.py", "cli/drill.py"
 
 MUTANTS = (
@@ -88,5 +90,109 @@ MUTANTS = (
         "        pass\n",
         TESTS,
         "swept_away",
+    ),
+    Mutant(
+        "a record that is set aside for another reason counts as caught",
+        QUALITY,
+        "if not any(fault.rule in found for found in reasons[_told_apart(row, columns)])",
+        "if not reasons[_told_apart(row, columns)]",
+        QUALITY_TESTS,
+        "taken_out",
+    ),
+    Mutant(
+        "a good record that is lost is overlooked",
+        QUALITY,
+        "        whole = ended.code == 0 and same(kept, made.untouched) and lost == 0\n",
+        "        whole = ended.code == 0\n",
+        QUALITY_TESTS,
+        "taken_out",
+    ),
+    Mutant(
+        "a stop that does not come is overlooked where columns are missing",
+        QUALITY,
+        "refused and not kept, told)",
+        "not kept or True, told)",
+        QUALITY_TESTS,
+        "taken_out",
+    ),
+    Mutant(
+        "a leak that stops nothing passes",
+        QUALITY,
+        "ended.code == 1 and bool(stops), told)",
+        "bool(told), told)",
+        QUALITY_TESTS,
+        "probes_are_silent",
+    ),
+    Mutant(
+        "the faults go on where the control case did not pass",
+        QUALITY,
+        "        if not self._control():\n            return self._checks.outcome()\n",
+        "        self._control()\n",
+        QUALITY_TESTS,
+        "control_case",
+    ),
+    Mutant(
+        "a rule that no value breaks is passed over in silence",
+        FAULTS,
+        "            unbroken.append(rule.name)\n",
+        "            pass\n",
+        QUALITY_TESTS,
+        "no_value_breaks",
+    ),
+    Mutant(
+        "a decision that never arrives is overlooked",
+        INTEGRATION,
+        "bool(wanted) and not lost, told)",
+        "bool(wanted), told)",
+        INTEGRATION_TESTS,
+        "lost_doubled",
+    ),
+    Mutant(
+        "a decision that arrives twice is overlooked",
+        INTEGRATION,
+        "named and not twice and",
+        "named and",
+        INTEGRATION_TESTS,
+        "lost_doubled",
+    ),
+    Mutant(
+        "any order will do",
+        INTEGRATION,
+        "bool(asked) and late == 0, told)",
+        "bool(asked), told)",
+        INTEGRATION_TESTS,
+        "lost_doubled",
+    ),
+    Mutant(
+        "a record that arrives changed is overlooked",
+        INTEGRATION,
+        '        and arrived.get("record") == kept["record"] == asked.record\n',
+        "",
+        INTEGRATION_TESTS,
+        "differs_on_its_way",
+    ),
+    Mutant(
+        "a value in the log is overlooked",
+        INTEGRATION,
+        "found == 0 and token not in said, told)",
+        "token not in said, told)",
+        INTEGRATION_TESTS,
+        "log_that_tells",
+    ),
+    Mutant(
+        "a token in the log is overlooked",
+        INTEGRATION,
+        "found == 0 and token not in said, told)",
+        "found == 0, told)",
+        INTEGRATION_TESTS,
+        "log_that_tells",
+    ),
+    Mutant(
+        "of several drills one that passed is enough",
+        COMMAND,
+        '{"failed": 1, "inconclusive": 3, "passed": 0}',
+        '{"passed": 0, "failed": 1, "inconclusive": 3}',
+        INTEGRATION_TESTS,
+        "only_together",
     ),
 )

@@ -16,11 +16,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import psutil
 import pytest
 
-import harness
+from drilling import drillable
 from harness.control import Slot
 from harness.drills import kill, load, stops
 from harness.drills.outcome import Check, Checks, Outcome, Scene, Verdict
@@ -30,8 +29,9 @@ from harness.errors import PilotError
 from harness.pipeline import layout, lineage
 from harness.readiness import drilled
 
+__all__ = ["drillable"]
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
-SOURCE = Path(harness.__file__).parent
 PERMISSION = "control/permission.py"
 ASKS = "        stopped = self.killed()\n        state = self._watched.read()\n"
 POLLS = """        if time.monotonic() - getattr(self, "_at", 0.0) > 4.0:
@@ -72,26 +72,6 @@ FLAWS = {
     ),
 }
 DEAR = ("the files are polled every few seconds", "the latch is not looked at", "a state once read is kept")
-
-
-@pytest.fixture
-def drillable(tiny: Any) -> Any:
-    """The tiny pilot in a repository, with the standard's code in it, a model that decides, and records."""
-    digest = tiny.offered()
-    assert digest
-    record = {**tiny.record, "measured_on": datetime(2026, 3, 1).date()}
-    rows = [{**record, "reading": f"r-{number}", "plot": f"p-{number}"} for number in range(40)]
-    schema = {"covered": pl.Boolean, "slope": pl.Float64}
-    pl.DataFrame(rows, schema_overrides=schema).write_parquet(tiny.root / layout.TEST_RECORDS)
-    code = tiny.root / "harness" / "src" / "harness"
-    shutil.copytree(SOURCE, code, ignore=shutil.ignore_patterns("__pycache__"))
-    (tiny.root / ".gitignore").write_text("/var/\n/data/\n__pycache__/\n")
-    for command in (["init", "-q", "-b", "main"], ["add", "-A"], [*IDENTITY, "commit", "-qm", "start"]):
-        subprocess.run(["git", *command], cwd=tiny.root, check=True)
-    return tiny
-
-
-IDENTITY = ("-c", "user.name=test", "-c", "user.email=test@example.invalid", "-c", "commit.gpgsign=false")
 
 
 NOTICED = {check for flaw in FLAWS.values() for check in flaw.noticed_by}
@@ -259,13 +239,13 @@ def test_a_service_that_does_not_start_is_told_in_one_line(drillable: Any, pilot
 def test_the_drills_are_listed_and_another_is_unknown(pilot_here: Run) -> None:
     listed = pilot_here("drill", "list")
     assert listed.returncode == 0
-    assert listed.stdout.startswith("kill     After `pilot kill` no request is decided by a model")
-    assert json.loads(pilot_here("drill", "list", "--json").stdout)[0]["name"] == "kill"
+    assert listed.stdout.startswith("kill         After `pilot kill` no request is decided by a model")
+    names = [each["name"] for each in json.loads(pilot_here("drill", "list", "--json").stdout)]
+    assert names == ["kill", "data-quality", "integration"]
     other = pilot_here("drill", "fire")
-    assert (other.returncode, "there is no drill 'fire'. Use one of: kill, list." in other.stderr) == (
-        2,
-        True,
-    )
+    assert other.returncode == 2
+    known = "kill, data-quality, integration, all, list"
+    assert f"there is no drill 'fire'. Use one of: {known}." in other.stderr
 
 
 def test_an_interruption_leaves_no_process_and_no_scratch(

@@ -1,4 +1,4 @@
-"""`pilot drill kill` in a generated pilot that has run its pipeline."""
+"""`pilot drill` in a generated pilot that has run its pipeline."""
 
 from __future__ import annotations
 
@@ -42,6 +42,22 @@ def test_the_kill_switch_of_a_generated_pilot_holds(modelled: Pilot) -> None:
     assert set(now) - set(was) == {"?? evidence/drills/kill.json"}
 
 
+@pytest.mark.parametrize("name", ["data-quality", "integration"])
+def test_the_data_checks_and_the_delivery_of_a_generated_pilot_hold(modelled: Pilot, name: str) -> None:
+    done = subprocess.run(
+        modelled.command("drill", name, "--json"),
+        **modelled.options(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {check["outcome"] for check in json.loads(done.stdout)["checks"]} == {"passed"}
+    assert (modelled.root / "evidence" / "drills" / f"{name}.json").is_file()
+    assert not (modelled.root / "var" / "drills").exists()
+
+
 @pytest.mark.mistake("pilot drill kill before pilot run")
 def test_a_drill_before_the_first_run_says_what_to_run(new: Pilot, note: Note) -> None:
     done = new.run("drill", "kill")
@@ -55,7 +71,6 @@ def test_a_drill_before_the_first_run_says_what_to_run(new: Pilot, note: Note) -
 def test_a_drill_that_does_not_exist_is_named(new: Pilot, note: Note) -> None:
     done = new.run("drill", "fire")
     note(done.line, done.code, new.root)
-    assert (done.code, done.line) == (
-        2,
-        "pilot: pilot drill: there is no drill 'fire'. Use one of: kill, list.",
-    )
+    known = "kill, data-quality, integration, all, list"
+    line = f"pilot: pilot drill: there is no drill 'fire'. Use one of: {known}."
+    assert (done.code, done.line) == (2, line)

@@ -11,8 +11,9 @@ from harness.cli import context
 if TYPE_CHECKING:
     from harness.readiness.drilled import Drilled
 
-LIST = "list"
-EXIT_CODES = {"passed": 0, "failed": 1, "inconclusive": 3}
+LIST, ALL = "list", "all"
+# The worst first: of several drills it decides.
+EXIT_CODES = {"failed": 1, "inconclusive": 3, "passed": 0}
 MARKS = {"passed": "+", "failed": "-", "inconclusive": "?"}
 
 
@@ -22,29 +23,33 @@ def register(app: typer.Typer) -> None:
 
 
 def drill(
-    name: Annotated[str, typer.Argument(help="The drill, such as kill; `list` says which there are.")],
+    name: Annotated[str, typer.Argument(help="Such as kill, or all; `list` says which.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Go through a drill in a scratch copy of this pilot; the pilot in use is not touched.
 
     Exit 0 when every check passed, 1 when one failed, 3 when there was too little to see. The outcome is kept
-    in evidence/drills/ in every case.
+    in evidence/drills/ in every case. `all` goes through every drill, one after the other.
     """
     if name == LIST:
         _list(as_json)
         return
+    from harness.drills import DRILLS, find
     from harness.drills import drill as run
-    from harness.drills import find
 
-    chosen = find(name)
-    if not as_json:
-        context.say(chosen.shows)
-    found = run(context.settings(), name)
+    chosen = DRILLS if name == ALL else (find(name),)
+    found = []
+    for each in chosen:
+        if not as_json:
+            context.say(each.shows)
+        found.append(run(context.settings(), each.name))
+        if not as_json:
+            _tell(found[-1])
     if as_json:
-        context.say_json(found.model_dump(mode="json"))
-    else:
-        _tell(found)
-    raise typer.Exit(EXIT_CODES[found.verdict])
+        documents = [each.model_dump(mode="json") for each in found]
+        context.say_json(documents if name == ALL else documents[0])
+    verdicts = {each.verdict for each in found}
+    raise typer.Exit(next(code for verdict, code in EXIT_CODES.items() if verdict in verdicts))
 
 
 def _list(as_json: bool) -> None:
@@ -54,7 +59,7 @@ def _list(as_json: bool) -> None:
         context.say_json([{"name": each.name, "shows": each.shows} for each in DRILLS])
         return
     for each in DRILLS:
-        context.say(f"{each.name:<8} {each.shows}")
+        context.say(f"{each.name:<12} {each.shows}")
 
 
 def _tell(found: Drilled) -> None:

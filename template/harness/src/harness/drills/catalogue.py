@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 
 from harness import __version__
 from harness.control.identity import actor
+from harness.drills.data_quality import DataQuality
+from harness.drills.integration import Integration
 from harness.drills.kill import Kill
 from harness.drills.outcome import Drill, Scene
 from harness.drills.scratch import scratch_pilot
@@ -15,7 +17,7 @@ from harness.progress import working
 from harness.readiness import drilled
 from harness.settings import Settings
 
-DRILLS: tuple[Drill, ...] = (Kill(),)
+DRILLS: tuple[Drill, ...] = (Kill(), DataQuality(), Integration())
 
 
 def find(name: str) -> Drill:
@@ -27,7 +29,7 @@ def find(name: str) -> Drill:
     for each in DRILLS:
         if each.name == name:
             return each
-    known = ", ".join([*(each.name for each in DRILLS), "list"])
+    known = ", ".join([*(each.name for each in DRILLS), "all", "list"])
     raise PilotError(f"there is no drill '{name}'", where="pilot drill", mend=f"Use one of: {known}.")
 
 

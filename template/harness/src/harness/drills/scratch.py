@@ -40,6 +40,7 @@ class ScratchPilot:
         offered: The digest under which it decides here.
         trees: The git tree hashes of the folders that decide.
         records: Records that were held back from training, as a caller would send them.
+        in_use: The folder of the pilot in use, where a drill reads at most.
     """
 
     copy: PilotCopy
@@ -47,6 +48,7 @@ class ScratchPilot:
     offered: str
     trees: dict[str, str]
     records: list[dict[str, Any]]
+    in_use: Path
 
     @property
     def control(self) -> Path:
@@ -109,6 +111,7 @@ def scratch_pilot(settings: Settings) -> Iterator[ScratchPilot]:
             offered=playable(models, digest),
             trees={name: lineage.tree(copy.root, name) for name in record.TREES},
             records=copy.held_back(RECORDS),
+            in_use=settings.root,
         )
         made.offer(made.offered)
         yield made

@@ -17,14 +17,19 @@ END_WITHIN_S = 20.0
 
 
 @contextmanager
-def served(pilot: ScratchPilot, **variables: str) -> Iterator[Service]:
-    """Run the service for a while, on several workers where this version has them.
+def served(pilot: ScratchPilot, workers: int = WORKERS, /, **variables: str) -> Iterator[Service]:
+    """Run the service for a while, on several workers.
+
+    Args:
+        pilot: The copy.
+        workers: How many.
+        variables: Environment variables beside the copy's own.
 
     Raises:
         PilotError: It does not start.
     """
     try:
-        service = Service(pilot.copy, "", *_workers(pilot), **variables)
+        service = Service(pilot.copy, "", "--workers", str(workers), **variables)
     except AssertionError as error:
         logs = sorted((pilot.copy.root / "var").glob("service-*.log"), key=lambda log: log.stat().st_mtime)
         lines = logs[-1].read_text(encoding="utf-8").strip().splitlines() if logs else []
@@ -56,7 +61,3 @@ def end(service: Service, how: signal.Signals) -> None:
         with suppress(psutil.Error):
             each.kill()
     service.process.wait()
-
-
-def _workers(pilot: ScratchPilot) -> tuple[str, ...]:
-    return ("--workers", str(WORKERS)) if "--workers" in pilot.copy.run("serve", "--help").stdout else ()
