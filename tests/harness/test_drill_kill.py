@@ -38,7 +38,7 @@ POLLS = """        if time.monotonic() - getattr(self, "_at", 0.0) > 4.0:
             self._at, self._kept = time.monotonic(), (self.killed(), self._watched.read())
         stopped, state = self._kept
 """
-AGAIN = "        after = self.control.permission(entity)\n"
+AGAIN = "        after = self._permission(entity)\n"
 
 
 @dataclass(frozen=True)

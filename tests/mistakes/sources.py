@@ -54,7 +54,7 @@ MISTAKES = (
     Mistake(
         "the files are not CSV",
         INGEST,
-        ("crm: ", "accounts_2021.csv: line 1 is not UTF-8", "convert it"),
+        ("crm: ", ".csv: line 1 is not UTF-8", "convert it"),
         no_csv,
         trained=True,
     ),

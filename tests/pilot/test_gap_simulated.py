@@ -11,7 +11,7 @@ import ibis
 import pytest
 import yaml
 
-from harness.data.extract import read_files
+from harness.data.filedrops import read_files
 from harness.data.gap import compare
 from harness.data.profile import build_profile
 from harness.data.profiled import Profile
@@ -45,7 +45,9 @@ def profiled(folder: Path, kind: str, **changes: Any) -> Profile:
     database = folder / "all.db"
     with duckdb.connect(str(database)) as connection:
         for table, pattern in (("invoices", "erp/invoices_*.csv"), ("accounts", "crm/accounts_*.csv")):
-            connection.execute(f"CREATE TABLE {table} AS {read_files(str(folder / pattern))}")
+            connection.execute(
+                f"CREATE TABLE {table} AS {read_files(sorted(map(str, folder.glob(pattern))))}"
+            )
     backend = ibis.duckdb.connect(str(database))
     tables = {name: backend.table(name) for name in ("invoices", "accounts")}
     sources = of_the_example("sources")

@@ -81,7 +81,8 @@ def slow(pilot: Pilot, stage: str) -> None:
     """Let a stage take a minute, in code that is the standard's: it is only to be interrupted."""
     file = pilot.root / "harness" / "src" / "harness" / "pipeline" / "stages" / f"{stage}.py"
     text = file.read_text()
-    place = text.rindex("    return ")
+    run = text.index("\ndef run(")
+    place = text.rindex("\n    return ", run, text.find("\ndef ", run + 1)) + 1
     file.write_text(text[:place] + f"    {SLOW}\n" + text[place:])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from pilot_template.update import notes
 from pilot_template.update.notes import Notes, NotesError, Setting, Step
@@ -106,4 +107,6 @@ def test_the_notes_that_are_shipped_can_be_read_and_name_settings_that_there_are
     for setting in settings:
         table, key = setting.key.split(".")
         field = type(getattr(Settings.model_fields[table], "default")).model_fields[key]  # noqa: B009
-        assert str(field.default).lower() == setting.default.strip('"').lower(), setting.key
+        default = field.get_default(call_default_factory=True)
+        told = "{}" if isinstance(default, BaseModel) else str(default)  # a table of its own, with defaults
+        assert told.lower() == setting.default.strip('"').lower(), setting.key

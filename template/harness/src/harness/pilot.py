@@ -152,8 +152,8 @@ class Expectation:
 
     Attributes:
         name: What reports call it.
-        broken: The rows that are against it: payments without an invoice, or a table's one row of figures
-            where the median amount is a hundred times what it was.
+        broken: The rows that are against it: those of one table that another knows nothing of, or a table's
+            one row of figures where the median is a hundred times what it was.
         meaning: What it says, in the expert's words.
         severity: ``stop``: the pipeline stops, and the records of the last run stay. ``warn``: it is told.
         at_most: How many rows may be against it.
