@@ -27,6 +27,7 @@ def cells(printed: str) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in rows}
 
 
+@pytest.mark.slow
 def test_after_a_stop_no_request_reaches_the_model_and_the_peers_show_what_polling_does(
     tmp_path: Path,
 ) -> None:

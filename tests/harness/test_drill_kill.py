@@ -34,7 +34,7 @@ __all__ = ["drillable"]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 PERMISSION = "control/permission.py"
 ASKS = "        stopped = self.killed()\n        state = self._watched.read()\n"
-POLLS = """        if time.monotonic() - getattr(self, "_at", 0.0) > 4.0:
+POLLS = """        if time.monotonic() - getattr(self, "_at", -60.0) > 60.0:
             self._at, self._kept = time.monotonic(), (self.killed(), self._watched.read())
         stopped, state = self._kept
 """
@@ -58,9 +58,7 @@ FLAWS = {
     "the service does not ask again after scoring": Flaw(
         "serving/service.py", AGAIN, "        after = permission\n", ("in_flight.fallback",)
     ),
-    "the files are polled every few seconds": Flaw(
-        PERMISSION, ASKS, POLLS, ("kill.no_model_after", "file.kill")
-    ),
+    "the files are polled now and then": Flaw(PERMISSION, ASKS, POLLS, ("kill.no_model_after", "file.kill")),
     "the latch is not looked at": Flaw(
         PERMISSION, "        if state.latched:\n", "        if False:\n", ("file.latch", "file.older_stop")
     ),
@@ -71,7 +69,7 @@ FLAWS = {
         ("file.emptied", "file.truncated", "file.older_stop"),
     ),
 }
-DEAR = ("the files are polled every few seconds", "the latch is not looked at", "a state once read is kept")
+DEAR = ("the files are polled now and then", "the latch is not looked at", "a state once read is kept")
 
 
 NOTICED = {check for flaw in FLAWS.values() for check in flaw.noticed_by}

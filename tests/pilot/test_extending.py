@@ -76,6 +76,7 @@ def reporting(trained: Pilot) -> Pilot:
     return trained
 
 
+@pytest.mark.slow
 def test_a_stage_in_a_folder_of_the_teams_runs_with_the_pipeline(reporting: Pilot) -> None:
     assert reporting.run("run", "--check").code == 1
     reporting.works("run")

@@ -14,7 +14,7 @@ import pytest
 
 from rendering import ROOT, copy_template, render
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 
 def interpreter(version: str) -> str | None:
@@ -46,7 +46,7 @@ def run(pilot: Path, *command: str) -> str:
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
         text=True,
-        timeout=840,
+        timeout=1740,
         check=False,
     )
     assert done.returncode == 0, done.stdout
