@@ -224,7 +224,8 @@ def test_a_source_that_stops_half_way_fails_the_run_by_name_and_leaves_the_last_
     assert not [path for path in (pilot_copy.root / "data").rglob("*") if path.name.endswith(".part")]
     proxy.restore()
     outcome = json.loads(pilot_copy.pilot("run", "--json", **variable))
-    assert outcome["ran"] == ["ingest", "publish"]
+    # The profile speaks of the snapshot, which says where it was read; the records are the same.
+    assert [stage for stage in outcome["ran"] if stage != "profile"] == ["ingest", "publish"]
     assert _snapshot(pilot_copy) == before
 
 
