@@ -25,7 +25,8 @@ import polars as pl
 from harness.serving.schema import request_model
 from harness.serving.scorer import load_scorer
 from harness.serving.server import build_service
-from harness.settings import Store, load_settings
+from harness.serving_settings import Store
+from harness.settings import load_settings
 
 PASSES = 5
 DURABLE = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL")

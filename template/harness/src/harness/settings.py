@@ -26,11 +26,10 @@ from pydantic_settings import (
 from harness.data_settings import Gap, Population, Probes
 from harness.errors import PilotError
 from harness.sections import Section
+from harness.serving_settings import Downstream, Serving, Store
 from harness.source_kinds import EMBEDDED, KINDS, CsvSource, PostgresSource, Source
 
 FILE = "pilot.toml"
-SECRET_AT_LEAST = 16
-MOST_WORKERS = 64
 FLAG_NAME = r"[a-z][a-z0-9_.-]{0,62}"
 # What the rollout says, by the standard API: harness.control.openfeature.
 RESERVED_FLAGS = ("model_enabled", "model_arm")
@@ -82,95 +81,6 @@ class Sandbox(Section):
     """
 
     samples: tuple[str, ...] = ()
-
-
-class Serving(Section):
-    """The decision service.
-
-    Attributes:
-        host: The address to listen on; the sandbox accepts the loopback only.
-        port: The TCP port to listen on; 0 lets the system choose.
-        workers: How many processes answer; each holds the models in memory, and ``in_flight`` is for each.
-        reasons: How many reasons a decision carries.
-        budget_ms: Milliseconds that a caller waits for the model before the fallback decides; a call that
-            takes longer is ended with the model's process, which starts again.
-        in_flight: How many calls of one model may wait or be under way at once.
-        breaker_failures: After how many failures of a model within the window the fallback decides without
-            asking it: exceptions, invalid scores, time-outs and the end of its process count.
-        breaker_window_s: Seconds within which these failures count.
-        breaker_retry_s: Seconds after which one request tries the model again; a model that needs longer to
-            start is given twice that time.
-        model_environment: Names of environment variables that a model's process has beside those that Python
-            and libraries need. The model's code can read whatever is in them, a secret too.
-        routes_budget_ms: Milliseconds that a caller waits for a route of the team's own.
-        shadow_queue: How many decisions may wait for the model in shadow; what finds no place is dropped.
-        shadow_budget_ms: Milliseconds after which that model's answer counts as too slow.
-        shadow_memory_mb: Megabytes of address space that its process may take. That is more than it uses: the
-            example model uses 130 and reserves 1,200 with 2 processors, 1,800 with 32.
-        models: Where packaged models are kept, one folder a digest.
-        open_in_sandbox: Whether the sandbox, which only this machine reaches, answers callers without a
-            token. In every other stage each caller needs one.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = Field(default=8080, ge=0, le=65535)
-    workers: int = Field(default=1, ge=1, le=MOST_WORKERS)
-    reasons: int = Field(default=3, ge=0, le=20)
-    budget_ms: int = Field(default=1_000, ge=1, le=60_000)
-    in_flight: int = Field(default=8, ge=1, le=32)
-    breaker_failures: int = Field(default=5, ge=1, le=10_000)
-    breaker_window_s: float = Field(default=10, gt=0, le=3_600)
-    breaker_retry_s: float = Field(default=5, gt=0, le=3_600)
-    model_environment: tuple[str, ...] = ()
-    routes_budget_ms: int = Field(default=10_000, ge=1, le=300_000)
-    shadow_queue: int = Field(default=256, ge=1, le=100_000)
-    shadow_budget_ms: int = Field(default=1_000, ge=1, le=60_000)
-    shadow_memory_mb: int = Field(default=4_096, ge=256, le=1_048_576)
-    models: Path = Path("var/models")
-    open_in_sandbox: bool = True
-
-    @field_validator("model_environment")
-    @classmethod
-    def _names_of_variables(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-                raise ValueError(f"{name!r} is no name of an environment variable")
-            if name.upper().startswith("PILOT_"):
-                raise ValueError(f"no model reads {name}, which is the harness's own; choose another name")
-        return names
-
-
-class Store(Section):
-    """Where decisions are recorded: an SQLAlchemy URL; a relative SQLite path starts at the pilot's root."""
-
-    url: str = "sqlite:///var/decisions.db"
-
-
-class Downstream(Section):
-    """Who receives each decision.
-
-    Attributes:
-        url: The address that each decision is posted to; empty for nobody. The sandbox delivers to this
-            machine only.
-        secret: What deliveries are signed with; empty leaves them unsigned. Only the environment sets it.
-    """
-
-    url: str = ""
-    secret: SecretStr = SecretStr("")
-
-    @field_validator("url")
-    @classmethod
-    def _an_address(cls, url: str) -> str:
-        if url and not (re.match(r"https?://[^\s/]", url) and urlsplit(url).hostname):
-            raise ValueError("write http://host/path or https://host/path, or leave it empty")
-        return url
-
-    @field_validator("secret")
-    @classmethod
-    def _hard_to_guess(cls, secret: SecretStr) -> SecretStr:
-        if 0 < len(secret.get_secret_value()) < SECRET_AT_LEAST:
-            raise ValueError(f"a secret has {SECRET_AT_LEAST} characters at least")
-        return secret
 
 
 class Tracking(Section):

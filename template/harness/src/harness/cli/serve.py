@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from harness.cli import context
-from harness.settings import MOST_WORKERS
+from harness.serving_settings import MOST_WORKERS
 
 
 def register(app: typer.Typer) -> None:
