@@ -263,10 +263,18 @@ class ModelProcess:
             raise ModelDied(f"the model's process sent {error}") from None
         if answer.get("id") != self.asked or isinstance(answer["id"], bool):
             raise ModelDied("the model's process answered what was not asked")
-        for key, kind in (("failed", ModelFailed), ("invalid", InvalidElsewhere)):
-            if key in answer:
-                raise _said(kind, answer[key], lacks=answer.get("lacks") is True)
+        raise_if_failed(answer)
         return self._scored(answer)
+
+    @property
+    def connection(self) -> socket.socket:
+        """The connection to it, for what goes to and fro in another form than a record."""
+        return self._channel
+
+    @property
+    def decision(self) -> Choice | Amount:
+        """What the packaged contract decides."""
+        return self._decision
 
     @property
     def idle(self) -> bool:
@@ -312,6 +320,23 @@ class ModelProcess:
             raise ModelDied("the model's process sent reasons that are none")
         reasons = tuple(Reason(feature, value, effect) for feature, value, effect in given)
         return Scored(float(score), reasons, self._decision.of(float(score)))
+
+
+def are_reasons(given: Any, most: int) -> bool:
+    """Whether that is a list of so many reasons at most, each of which can be kept."""
+    return isinstance(given, list) and len(given) <= most and all(map(_is_reason, given))
+
+
+def raise_if_failed(answer: Mapping[str, Any]) -> None:
+    """Raise what an answer tells instead of a score.
+
+    Raises:
+        ModelFailed: The model raised.
+        ScoreInvalid: What it gave is no valid score.
+    """
+    for key, kind in (("failed", ModelFailed), ("invalid", InvalidElsewhere)):
+        if key in answer:
+            raise _said(kind, answer[key], lacks=answer.get("lacks") is True)
 
 
 def _is_reason(given: Any) -> bool:

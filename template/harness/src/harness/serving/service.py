@@ -153,6 +153,42 @@ class Service:
         slots = [] if state is None else [slot for slot in (state.champion, state.challenger) if slot]
         return {slot.digest: self.host.state(slot.digest, wait_s=wait_s) for slot in slots}
 
+    def permission(self, entity: str) -> Permission:
+        """Who decides for an entity right now, as every decision of this service asks it."""
+        return self._permission(entity)
+
+    def sandbox(self, stage: str) -> bool:
+        """Whether a decision of that stage is about nothing real."""
+        return self._sandbox(stage)
+
+    def refused(self, permission: Permission) -> bool:
+        """Whether the model that is assigned is one of real data, which does not decide in the sandbox.
+
+        Raises:
+            PilotError: Its package is missing.
+        """
+        digest = permission.digest
+        return (
+            digest is not None
+            and permission.stage == "sandbox"
+            and self.host.manifest(digest).origin == "real"
+        )
+
+    def fall_back(self, record: Mapping[str, Any]) -> tuple[str | float, tuple[Reason, ...]]:
+        """What the fallback decides, and why.
+
+        Raises:
+            FallbackFailed: It raised, or decided what the contract's decision cannot take.
+        """
+        try:
+            answer = self._fallback.decide(record)
+            return self._allowed(answer.decision), tuple(plain(reason) for reason in answer.reasons)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            failed("the fallback failed", error)
+            raise FallbackFailed(type(error).__name__) from error
+
     def close(self) -> None:
         """End the models' processes, and those beside, and let go of the store."""
         self._shadow.close()
@@ -183,11 +219,11 @@ class Service:
         if permission.arm is Arm.FALLBACK or permission.digest is None:
             return self._by_fallback(record, permission, permission.why)
         try:
-            if permission.stage == "sandbox" and self.host.manifest(permission.digest).origin == "real":
+            if self.refused(permission):
                 raise _RealData
             scored = self.host.score(permission.digest, record)
         except Exception as error:
-            return self._by_fallback(record, permission, _why(error))
+            return self._by_fallback(record, permission, why_of(error))
         # Scoring takes time in which somebody may have stopped the model; what is in force now counts.
         self.underway.entering()
         after = self._permission(entity)
@@ -205,16 +241,7 @@ class Service:
 
     def _by_fallback(self, record: Mapping[str, Any], permission: Permission, why: Why) -> _Outcome:
         self.underway.left_to_the_fallback()
-        try:
-            answer = self._fallback.decide(record)
-            decision = self._allowed(answer.decision)
-            reasons = tuple(plain(reason) for reason in answer.reasons)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            failed("the fallback failed", error)
-            raise FallbackFailed(type(error).__name__) from error
-        return _Outcome(permission, why, decision, reasons)
+        return _Outcome(permission, why, *self.fall_back(record))
 
     def _allowed(self, decision: str | float) -> str | float:
         declared = self.contract.decision
@@ -226,7 +253,7 @@ class Service:
         raise ValueError("the fallback decided what the contract's decision cannot take")
 
 
-def _why(error: Exception) -> Why:
+def why_of(error: Exception) -> Why:
     """What to record of a model that did not answer; what the model did wrong is logged besides."""
     match error:
         case _RealData():

@@ -105,6 +105,11 @@ class Database:
                 mend="Restore it from a backup if records were in it, and restart the service.",
             )
 
+    @property
+    def folder(self) -> Path | None:
+        """Where SQLite's file lies; None for any other database."""
+        return None if self._file is None else self._file.parent
+
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
