@@ -153,6 +153,8 @@ class Recorder:
                 # Writing took time in which somebody may have stopped the model; what is in force now counts.
                 if self._deciding.still_holds(taken, decided):
                     break
+            if not decided.by_model.any():
+                service.underway.left_to_the_fallback()
             self._source.check_unchanged()
 
             def beside(connection: sa.Connection) -> None:
@@ -197,7 +199,7 @@ class Recorder:
         decided_at = pa.array([taken.decided_at], pa.string())
         return pa.table(
             {
-                "decision_id": records.decision_ids(self._package, self._batch.batch_id, keys.to_pylist()),
+                "decision_id": records.decision_ids(self._package, self._batch.batch_id, keys),
                 "row": pa.array(read.places + read.first, pa.int64()),
                 "decided_at": decided_at.take(pa.array(np.zeros(count, np.int32))),
                 "record_key": keys,

@@ -176,7 +176,7 @@ def _check(schema: pa.Schema, contract: Contract, file: Path, *, typed: bool) ->
         kind = schema.field(field.name).type
         if typed and not _fits(kind, field):
             raise PilotError(
-                f"'{field.name}' is {kind}, and the contract says {field.type}",
+                f"'{field.name}' is {str(kind).removeprefix('large_')}, and the contract says {field.type}",
                 where=str(file),
                 mend="Cast it where the file is written.",
             )

@@ -273,7 +273,7 @@ class BatchStore:
         wanted = pl.DataFrame({"record_key": list(keys)}, schema={"record_key": pl.String})
         found = [pl.DataFrame(schema=columns)]
         for frame in self._frames(self._in_files(digest), digest, wanted):
-            found.append(frame.filter(pl.col("assigned").is_in(MODEL_ARMS)).select(columns))
+            found.append(frame.filter(pl.col("assigned").is_in(MODEL_ARMS)).select(list(columns)))
         return pl.concat(found).unique("record_key", keep="last", maintain_order=True)
 
     def place(self, batch: Batch) -> Path:
