@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
+from harness.errors import PilotError
 from harness.store.database import Database, metadata
 
 decisions = sa.Table(
@@ -35,6 +36,7 @@ decisions = sa.Table(
     sa.Column("stage", sa.String(16), nullable=False),
     sa.Column("sandbox", sa.Boolean, nullable=False),
     sa.Column("elapsed_ms", sa.Float, nullable=False),
+    sa.Column("reasons_pending", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
 JSON_COLUMNS = ("record", "decision", "reasons")
@@ -82,6 +84,19 @@ class Decision:
     stage: str
     sandbox: bool
     elapsed_ms: float
+    reasons_pending: bool = False
+    idempotency_key: str | None = None
+
+
+class IdempotencyConflict(PilotError):
+    """A key that was used for another record; nothing was decided."""
+
+
+def _row(decision: Decision) -> dict[str, Any]:
+    row = {name: value for name, value in vars(decision).items() if name != "idempotency_key"}
+    for column in JSON_COLUMNS:
+        row[column] = json.dumps(row[column], ensure_ascii=False, allow_nan=False, default=str)
+    return row
 
 
 Alongside = Callable[[sa.Connection, Decision], None]
@@ -109,15 +124,23 @@ class DecisionStore:
         Raises:
             StoreUnavailable: It could not be written. Nothing was decided.
         """
-        row = asdict(decision)
-        for column in JSON_COLUMNS:
-            row[column] = json.dumps(row[column], ensure_ascii=False, allow_nan=False, default=str)
+        self.record_all([decision])
+
+    def record_all(self, decisions: Sequence[Decision]) -> list[Decision | IdempotencyConflict]:
+        """Write decisions in one transaction; when this returns, all of them have reached the disk.
+
+        Raises:
+            StoreUnavailable: They could not be written. Nothing was decided, about none of them.
+        """
+        rows = [_row(decision) for decision in decisions]
         what = "the decision could not be recorded"
         mend = "Free the disk or bring the database back; until then nothing is decided."
         with self.database.writing(what, mend) as connection:
-            connection.execute(self._insert, row)
+            connection.execute(self._insert, rows)
             for write in self._alongside:
-                write(connection, decision)
+                for decision in decisions:
+                    write(connection, decision)
+        return list(decisions)
 
     def get(self, decision_id: str) -> Decision | None:
         """The decision of that id; None when it was never made."""
