@@ -298,7 +298,8 @@ def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next_ones(tiny: An
     tiny.model_does(
         digest,
         CHANNEL + "global said\nif 'said' not in globals():\n    said = threading.Timer(0.2, say, "
-        '[b\'{"id": 2, "answers": [{"score": 0.01, "reasons": []}]}\']); said.start()\nreturn np.array([0.9])',
+        '[b\'{"id": 2, "answers": [{"score": 0.01, "reasons": []}]}\']); said.start()\n'
+        "return np.array([0.9])",
     )
     file = tiny.root / "var" / "told" / digest / "predict.py"
     file.write_text("import threading\n" + file.read_text())
