@@ -1,4 +1,4 @@
-"""Runs in a pilot's own environment: `make FILE ROWS` writes records; `alone FILE` reads, featurises and predicts.
+"""Runs in a pilot: `make FILE ROWS` writes records; `alone FILE` reads, featurises and predicts.
 
 What `alone` does is what somebody would write who needs scores and nothing else: Polars, the pilot's features
 and its model, a chunk at a time, with no record of anything.

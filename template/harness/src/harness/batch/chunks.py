@@ -144,9 +144,9 @@ class Recorder:
             PilotError: Its file cannot be written, or the input was changed.
             StoreUnavailable: It could not be recorded, so nothing of it was decided.
         """
-        service = self._service
-        with service.underway.decision():
-            service.underway.entering()
+        service, passage = self._service, self._service.underway.passage()
+        try:
+            passage.enter()
             while True:
                 decided = self._deciding.settle(taken, said)
                 chunk, table = self._written(read, taken, decided)
@@ -154,13 +154,17 @@ class Recorder:
                 if self._deciding.still_holds(taken, decided):
                     break
             if not decided.by_model.any():
-                service.underway.left_to_the_fallback()
+                passage.leave()
             self._source.check_unchanged()
 
             def beside(connection: sa.Connection) -> None:
                 service.store.write(connection, records.as_decisions(table))
 
             service.store.batches.add(chunk, beside if chunk.in_decisions and chunk.rows else None)
+        except BaseException:
+            passage.leave()
+            raise
+        passage.decided()
         return chunk
 
     def _written(self, read: Read, taken: Taken, decided: Decided) -> tuple[Chunk, pa.Table]:

@@ -95,7 +95,7 @@ def written(table: pa.Table, file: Path) -> str:
 
 
 def _leaves(schema: pa.Schema) -> list[str]:
-    """The columns that may have a dictionary, as Parquet names them: those of a struct each, but for doubles."""
+    """The columns that may have a dictionary, as Parquet names them; of a struct each, but for doubles."""
     found = []
     for field in schema:
         if pa.types.is_struct(field.type):
@@ -130,7 +130,7 @@ def set_aside(records: pa.Table, broken: Mapping[int, str], file: Path) -> str |
 
 def as_decisions(table: pa.Table) -> list[Decision]:
     """A chunk's decisions as the table of decisions takes them."""
-    names = [field.name for field in fields(Decision)]
+    names = [field.name for field in fields(Decision) if field.name in table.column_names]
     made = []
     for row in table.select(names).to_pylist():
         told: dict[str, Any] = {name: json.loads(row[name]) for name in ("decision", "reasons")}

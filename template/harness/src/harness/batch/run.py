@@ -31,7 +31,6 @@ from harness.pipeline import layout
 from harness.progress import Report
 from harness.serving.breaker import Rule
 from harness.serving.bulk import BulkModel
-from harness.serving.processes import end_servers
 from harness.serving.server import build_service, check_stage
 from harness.serving.service import Service
 from harness.settings import Settings
@@ -192,7 +191,6 @@ def _opened(settings: Settings, wanted: Wanted, stack: ExitStack) -> tuple[Contr
             raise PilotError("there are no records yet", where=str(layout.RECORDS), mend=mend)
     source = open_source(named, contract)
     service = build_service(settings)
-    stack.callback(end_servers)
     stack.callback(service.close)
     check_stage(settings, service.control, settings.serving.host)
     return contract, service, source

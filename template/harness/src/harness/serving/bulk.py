@@ -29,8 +29,8 @@ from harness.serving.processes import (
     ModelProcess,
     NotLoaded,
     are_reasons,
+    failure,
     process_server,
-    raise_if_failed,
 )
 from harness.serving.service import why_of
 from harness.serving.wire import Ended, Late, Malformed, encode, exactly, receive, send
@@ -180,7 +180,8 @@ class BulkModel:
             answer = receive(process.connection, deadline)
             if type(answer.get("id")) is not int or answer["id"] != process.asked:
                 raise ModelDied("the model's process answered what was not asked")
-            raise_if_failed(answer)
+            if (failed := failure(answer)) is not None:
+                raise failed
             scores, text = answer.get("scores"), answer.get("reasons")
             if scores != 8 * rows or type(text) is not int or not 0 <= text <= MOST_TEXT_BYTES:
                 raise ModelDied("the model's process sent something that is no answer")

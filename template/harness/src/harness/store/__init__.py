@@ -5,7 +5,7 @@
 
 from harness.store.batches import Batch, BatchStore, Chunk
 from harness.store.database import Database, StoreUnavailable
-from harness.store.decisions import Decision, DecisionStore
+from harness.store.decisions import Decision, DecisionStore, IdempotencyConflict
 from harness.store.outbox import Outbox, Parcel, Waiting, put
 from harness.store.outcomes import Outcome, OutcomeStore, Received
 from harness.store.shadow import Pair, Shadowed, ShadowStore
@@ -17,6 +17,7 @@ __all__ = [
     "Database",
     "Decision",
     "DecisionStore",
+    "IdempotencyConflict",
     "Outbox",
     "Outcome",
     "OutcomeStore",

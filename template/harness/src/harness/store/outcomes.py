@@ -180,7 +180,7 @@ class OutcomeStore:
                 yield [found for row in rows if (found := _matched(row, told)) is not None]
 
 
-def _matched(row: sa.Row[Any], in_files: Mapping[str, tuple[str, str, str]]) -> Matched | None:
+def _matched(row: Any, in_files: Mapping[str, tuple[str, str, str]]) -> Matched | None:
     """An outcome with the later of the two decisions on it; None where this model made neither."""
     decided = (row.decided_at, row.decision, row.record) if row.decided_at is not None else None
     there = in_files.get(row.record_key)
