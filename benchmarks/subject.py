@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -146,7 +147,7 @@ class Service:
         while time.perf_counter() < self.started + 60 and self._process.poll() is None:
             _, found, rest = self.log.read_text(encoding="utf-8").partition("listening on ")
             if found and "\n" in rest:
-                return rest.splitlines()[0].strip()
+                return re.split(r"[\s\"]", rest)[0]  # the line may be JSON
             time.sleep(0.005)
         self._end()
         raise SystemExit(f"the service did not start:\n{self.log.read_text(encoding='utf-8')}")

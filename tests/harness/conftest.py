@@ -264,7 +264,9 @@ def environment(tmp_path: Path) -> dict[str, str]:
     source = str(Path(harness.__file__).parents[1])
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PILOT_")}
     path = [source, str(tmp_path / "pilot" / "src")]
-    return kept | {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+    # What a service logs is read by people here.
+    text = {"PILOT_SERVING__LOG_FORMAT": "text"}
+    return kept | text | {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
 
 
 @pytest.fixture

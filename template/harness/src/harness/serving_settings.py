@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
@@ -37,6 +38,7 @@ class Serving(Section):
         shadow_budget_ms: Milliseconds after which that model's answer counts as too slow.
         shadow_memory_mb: Megabytes of address space that its process may take. That is more than it uses: the
             example model uses 130 and reserves 1,200 with 2 processors, 1,800 with 32.
+        log_format: How the service logs: ``text``, ``json``, or ``auto``: text on a terminal, else JSON.
         models: Where packaged models are kept, one folder a digest.
         open_in_sandbox: Whether the sandbox, which only this machine reaches, answers callers without a
             token. In every other stage each caller needs one.
@@ -56,6 +58,7 @@ class Serving(Section):
     shadow_queue: int = Field(default=256, ge=1, le=100_000)
     shadow_budget_ms: int = Field(default=1_000, ge=1, le=60_000)
     shadow_memory_mb: int = Field(default=4_096, ge=256, le=1_048_576)
+    log_format: Literal["auto", "json", "text"] = "auto"
     models: Path = Path("var/models")
     open_in_sandbox: bool = True
 

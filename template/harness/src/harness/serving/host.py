@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Waited
 from dataclasses import dataclass, field, replace
@@ -36,18 +36,8 @@ from harness.serving.processes import (
 )
 from harness.serving.scored import Scored, ScoreInvalid
 
-__all__ = [
-    "BreakerOpen",
-    "Busy",
-    "Limits",
-    "ModelDied",
-    "ModelFailed",
-    "ModelHost",
-    "Rule",
-    "ScoreInvalid",
-    "Scored",
-    "TooSlow",
-]
+__all__ = ["BreakerOpen", "Busy", "Limits", "ModelDied", "ModelFailed", "ModelHost", "Rule", "ScoreInvalid"]
+__all__ += ["Scored", "TooSlow"]
 
 log = logging.getLogger("harness.serving")
 
@@ -71,6 +61,7 @@ class _Terms:
     rule: Rule
     variables: tuple[str, ...]
     beside: bool
+    started: Callable[[], None]
 
 
 class ModelHost:
@@ -87,6 +78,7 @@ class ModelHost:
         breaker: When a model that fails is left alone.
         variables: Names of variables of this process's environment that the models may read.
         beside: Whether the models run beside decisions, and so apart from those that decide.
+        started: Told of each process that was started for a model.
     """
 
     def __init__(
@@ -100,10 +92,10 @@ class ModelHost:
         breaker: Rule = Rule(),  # noqa: B008 - frozen
         variables: Sequence[str] = (),
         beside: bool = False,
+        started: Callable[[], None] = lambda: None,
     ) -> None:
-        self._terms = _Terms(
-            models, reasons, in_flight, budget_s, limits, breaker, tuple(sorted(set(variables))), beside
-        )
+        names = tuple(sorted(set(variables)))
+        self._terms = _Terms(models, reasons, in_flight, budget_s, limits, breaker, names, beside, started)
         self.start_anew()
         _hosts.add(self)
 
@@ -144,6 +136,10 @@ class ModelHost:
     def pids(self) -> dict[str, int]:
         """The process of each model that runs, by its digest."""
         return {digest: model.pid for digest, model in list(self._known.items()) if model.pid}
+
+    def standing(self) -> dict[str, tuple[bool, bool]]:
+        """Of each model that was asked for: whether it is loaded, and whether failures have it left alone."""
+        return {digest: (bool(model.pid), model._breaker.open) for digest, model in list(self._known.items())}
 
     def close(self) -> None:
         """End every process; a call that is under way fails."""
@@ -362,6 +358,7 @@ class _Model:
             process = self._in(surroundings(folder, manifest, block=False))
             self._block = False
         took = time.monotonic() - started
+        self._terms.started()
         self._breaker.wait_at_least(2 * took)
         log.info("the model %s is loaded in process %d after %.2f s", self._digest[:12], process.pid, took)
         return process

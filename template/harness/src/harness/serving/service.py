@@ -13,11 +13,13 @@ from typing import Any
 from harness.control import Arm, Control, Permission, Why
 from harness.errors import PilotError
 from harness.pilot import Choice, Contract, FallbackFile, Reason
+from harness.serving import followed, tracing
 from harness.serving.access import Access
 from harness.serving.breaker import BreakerOpen, Rule
 from harness.serving.calls import Busy, TooSlow
 from harness.serving.host import ModelDied, ModelHost
-from harness.serving.logs import failed
+from harness.serving.logs import FIELDS, failed
+from harness.serving.metrics import Metrics
 from harness.serving.scored import ScoreInvalid, plain
 from harness.serving.shadow import Shadow
 from harness.serving.underway import Underway
@@ -69,7 +71,9 @@ class Service:
         breaker: Rule = Rule(),  # noqa: B008 - frozen
         variables: Sequence[str] = (),
         shadow: Shadow,
+        metrics: Metrics,
     ) -> None:
+        self.metrics = metrics
         self.contract = contract
         self.control = control
         self.access = access
@@ -84,6 +88,7 @@ class Service:
             budget_s=budget_s,
             breaker=breaker,
             variables=variables,
+            started=lambda: metrics.count("pilot_model_process_starts_total", "decision"),
         )
         # A service that starts without a readable state is held to the loopback, as the sandbox is.
         self._last_known_stage = "sandbox"
@@ -126,19 +131,38 @@ class Service:
             sandbox=self._sandbox(permission.stage),
             elapsed_ms=(time.perf_counter() - started) * 1000,
         )
-        self.store.record(decision)
+        recording = time.perf_counter()
+        with tracing.span("record"):
+            self.store.record(decision)
+        self.metrics.committed(time.perf_counter() - recording)
+        self._told(decision, time.perf_counter() - started)
+        if permission.shadow is not None:
+            self._shadow.offer(decision, permission.shadow)
+        return decision
+
+    def _told(self, decision: Decision, seconds: float) -> None:
+        """Say that a decision is on record, in the log and to whoever counts."""
         # Who and why, and nothing of the record: not even whom it is about.
+        fields = {
+            "decision_id": decision.decision_id,
+            "served_by": decision.served_by,
+            "why": decision.why,
+            "stage": decision.stage,
+            "revision": decision.revision,
+            "elapsed_ms": round(seconds * 1000, 1),
+        }
         log.info(
             "decision %s by %s (%s), revision %d, %.1f ms",
             decision.decision_id,
             decision.served_by,
             decision.why,
             decision.revision,
-            (time.perf_counter() - started) * 1000,
+            seconds * 1000,
+            extra={FIELDS: fields},
         )
-        if permission.shadow is not None:
-            self._shadow.offer(decision, permission.shadow)
-        return decision
+        followed.remember(decision.decision_id)
+        tracing.say(decision_id=decision.decision_id, served_by=decision.served_by, why=decision.why)
+        self.metrics.decided(decision, seconds)
 
     def model_state(self, *, wait_s: float = WAIT_FOR_MODELS_S) -> dict[str, str]:
         """Each model that the state names, by digest: ``loaded``, or why it is not.
@@ -158,6 +182,7 @@ class Service:
         self._shadow.close()
         self.host.close()
         self.store.close()
+        self.metrics.close()
 
     def _sandbox(self, stage: str) -> bool:
         # A state that vanishes from a service in use does not turn its decisions into play.
@@ -185,7 +210,9 @@ class Service:
         try:
             if permission.stage == "sandbox" and self.host.manifest(permission.digest).origin == "real":
                 raise _RealData
-            scored = self.host.score(permission.digest, record)
+            with tracing.span("model call") as span:
+                span.say(model=permission.digest)
+                scored = self.host.score(permission.digest, record)
         except Exception as error:
             return self._by_fallback(record, permission, _why(error))
         # Scoring takes time in which somebody may have stopped the model; what is in force now counts.
