@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -523,7 +524,9 @@ def served(tiny: TinyPilot, environment: dict[str, str]) -> Iterator[Callable[..
         )
         started.append((process, stream))
         line = waited(lambda: _listening(log, process), within=60)
-        return Running(process, line.rsplit(" ", 1)[1].strip())
+        url = re.search(r"http://[^\s\"]+", line)  # a line may be JSON
+        assert url is not None
+        return Running(process, url[0])
 
     yield start
     for process, stream in started:

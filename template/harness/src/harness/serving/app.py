@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from harness import __version__
 from harness.control import StateUnreadable
-from harness.serving import followed, outcomes, schema, scrape, stopping
+from harness.serving import followed, outcomes, schema, scrape, stopping, tracing
 from harness.serving.access import Guarded, Refused, refused, requires
 from harness.serving.observed import WHY, Observed
 from harness.serving.service import FallbackFailed, Service
@@ -63,7 +63,9 @@ def create_app(
         routes_budget_s: Seconds that a caller of one of these waits.
         root: The pilot's folder, below which the processes that serve are noted; None where none are.
     """
-    app = FastAPI(title=name, version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title=name, version=__version__, docs_url=None, redoc_url=None, telemetry=tracing.OF_FASTAPI
+    )
     app.add_middleware(Answering)
     app.router.route_class = Guarded
     app.state.access = service.access

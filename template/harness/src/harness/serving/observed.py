@@ -98,4 +98,6 @@ def _given(headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:
 def _handler(scope: Any) -> str:
     """The route's own path: what a caller asked for may hold anything."""
     path = getattr(scope.get("route"), "path", "")
-    return str(path) or UNKNOWN
+    # What is mounted, the team's own routes, counts together.
+    mounted = scope.get("root_path", "").removeprefix(scope.get("app_root_path", ""))
+    return str(path) or mounted or UNKNOWN

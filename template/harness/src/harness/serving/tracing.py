@@ -22,10 +22,19 @@ from harness import __version__
 from harness.serving.logs import failed
 
 if TYPE_CHECKING:
+    from fastapi.telemetry import TelemetryConfig
     from opentelemetry.sdk.trace import TracerProvider
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 END_WITHIN_S = 2.0
+# FastAPI's own: its logs hold what exceptions say, and a variable of the environment switches it on.
+OF_FASTAPI: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
 NOT_THERE = (
     "traces are asked for in the environment, and nothing here can send them: "
     "install the harness's extra, `uv pip install -e 'harness[telemetry]' -c harness/constraints.txt`"
