@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from fastapi.testclient import TestClient
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parsed
@@ -143,6 +144,19 @@ def test_the_page_is_what_prometheus_reads_and_lists_what_the_docs_list(
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([^|]*) \| (.+?) \|$", DOCS.read_text(), re.M)
     listed = {name: (kind, tuple(re.findall(r"`(\w+)`", labels)), told) for name, kind, labels, told in rows}
     assert listed == {name: (each.kind, each.labels, each.help) for name, each in known.items()}
+
+
+def test_the_alerts_of_the_docs_ask_for_metrics_that_there_are() -> None:
+    text = (DOCS.parents[1] / "how-to" / "observe.md").read_text()
+    scrape, rules = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.S))
+    assert scrape["scrape_configs"][0]["authorization"]
+    (group,) = rules["groups"]
+    asked = re.findall(
+        r"pilot_\w+", " ".join(rule["expr"] for rule in group["rules"]) + text.split("## The log")[0]
+    )
+    known = {each.name for each in families(1.0)} | {"pilot_rules"}
+    assert len(group["rules"]) == 3
+    assert {re.sub(r"_(bucket|count|sum)$", "", name) for name in asked} <= known
 
 
 def test_who_may_read_it(tiny: Any, asked: TestClient) -> None:

@@ -184,7 +184,7 @@ def test_every_line_of_a_service_is_an_object(tiny: Any, served: Serve, wait: Wa
     assert {"harness.serving"} <= {line["logger"] for line in lines}
     of = [line for line in lines if line.get("request_id") == "n-1"]
     assert [line["event"].split(" ")[0] for line in of] == ["the", "decision"]
-    assert of[0]["exception"].startswith("ValueError at model.py line ")
+    assert of[0]["exception"].startswith("ValueError at predict.py line ")
     assert "zq-7731" not in log.read_text()
 
 
@@ -382,3 +382,27 @@ def test_what_fastapi_would_tell_of_itself_is_not_sent(
         client.post("/decide", json={**tiny.record, "dryness": "zq-7731"})
     assert not app._native_telemetry.enabled()
     assert collector.asked == 0
+
+
+# ---------------------------------------------------------------- health
+def test_ready_says_of_each_part_whether_it_is_well(
+    tiny: Any, asked: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = asked.get("/ready").json()
+    (digest,) = found["models"]
+    assert found["status"] == "ready"
+    assert found["checks"] == {"store": "ok", "control": "ok", f"model {digest[:12]}": "ok"}
+    assert {"version", "commit", "stage", "revision", "stopped"} <= set(found)
+    (tiny.control / "state.json").write_text("{")
+    found = asked.get("/ready").json()
+    assert (found["status"], found["stopped"]) == (
+        "ready",
+        True,
+    )  # the fallback decides, and that is recorded
+    assert "state.json" in found["checks"]["control"]
+    (tiny.root / "var" / "decisions.db").unlink()
+    answer = asked.get("/ready")
+    assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
+    assert "was deleted or replaced" in answer.json()["checks"]["store"]
+    assert answer.json()["detail"] == answer.json()["checks"]["store"]
+    assert asked.get("/health").status_code == 200
