@@ -82,6 +82,10 @@ def test_each_decision_is_counted_by_who_why_stage_and_arm(tiny: Any, asked: Tes
     assert value(text, "pilot_model_process_starts_total", use="decision") == 1
     assert value(text, "http_requests_total", handler="/decide", method="POST", code="200") == 4
     assert value(text, "http_request_duration_seconds_count", handler="/decide") == 4
+    assert value(text, "pilot_admission_wait_seconds_count") == 3
+    assert value(text, "pilot_batch_size_sum") == 3
+    assert value(text, "pilot_batch_size_bucket", le="1") == 3
+    assert value(text, "pilot_queue_depth") == 0
     assert value(text, "pilot_control_stopped") == 1
     assert value(text, "pilot_control_revision") == 2
     assert value(text, "pilot_control_stage", stage="sandbox") == 1
@@ -105,7 +109,7 @@ def test_what_is_refused_is_counted_by_its_reason(
     def full(_: Any) -> None:
         raise StoreUnavailable("full", where="store", mend="Free it.")
 
-    monkeypatch.setattr(tiny.services[-1].store, "record", full)
+    monkeypatch.setattr(tiny.services[-1].store, "record_all", full)
     assert asked.post("/decide", json=tiny.record).status_code == 503
     text = page(asked)
     for reason in ("invalid", "unauthenticated", "not_found", "not_recorded"):
@@ -268,6 +272,20 @@ def test_what_neighbours_counted_is_added_and_gauges_too(tmp_path: Path) -> None
         each.put(DEPTH, number)
         each.put(BORN, number)
     assert one.totals() == other.totals() == {DECISIONS: 3.0, DEPTH: 3.0, BORN: 2.0}
+
+
+def test_a_fork_counts_for_itself_and_leaves_its_parents_file_alone(tmp_path: Path) -> None:
+    own = counted(tmp_path / "m")
+    own.add(DECISIONS, 2.0)
+    pid = os.fork()
+    if not pid:
+        own.add(DECISIONS, 3.0)
+        own.share()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    for _ in range(2):
+        assert own.totals() == {DECISIONS: 5.0}
+    assert len(list((tmp_path / "m").glob("*.db"))) == 1
 
 
 def test_a_dead_process_keeps_its_counts_and_loses_its_gauges_and_its_file(tmp_path: Path) -> None:

@@ -103,10 +103,10 @@ def test_every_answer_has_it_whatever_it_is(tiny: Any, asked: TestClient, path: 
 def test_a_failure_that_nobody_foresaw_has_it_too(
     tiny: Any, asked: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unwell(*_: Any) -> None:
+    def unwell(*_: Any, **__: Any) -> None:
         raise ValueError("zq-7731")
 
-    monkeypatch.setattr(tiny.services[-1], "decide", unwell)
+    monkeypatch.setattr(tiny.services[-1], "decided", unwell)
     answer = asked.post("/decide", json=tiny.record, headers={"X-Request-ID": "n-1"})
     assert (answer.status_code, answer.headers["X-Request-ID"]) == (500, "n-1")
     monkeypatch.undo()
@@ -267,10 +267,10 @@ def test_a_trace_goes_from_the_caller_through_the_decision_to_the_consumer(
                 wait(lambda: consumer.got)
         received = {name.lower(): value for name, value in consumer.got[0][0].items()}
     spans = {span.name: span for span in collector.spans}
-    assert set(spans) == {"request", "model call", "record", "delivery"}
+    assert set(spans) == {"request", "admission wait", "model call", "record", "delivery"}
     assert {span.trace_id.hex() for span in spans.values()} == {TRACE}
     assert spans["request"].parent_span_id.hex() == SPAN
-    for name in ("model call", "record", "delivery"):
+    for name in ("admission wait", "model call", "record", "delivery"):
         assert spans[name].parent_span_id == spans["request"].span_id
     assert received["traceparent"] == f"00-{TRACE}-{spans['delivery'].span_id.hex()}-01"
     assert received["x-request-id"] == "n-1"
@@ -323,7 +323,7 @@ def test_a_tracer_that_fails_costs_no_decision(
 ) -> None:
     tiny.offered()
     with tracing.tracing("dry field"), TestClient(create_app(tiny.service(), name="dry field")) as client:
-        monkeypatch.setattr(tracing._tracer, "_tracer", None)
+        monkeypatch.setattr(tracing._tracer, "tracer", None)
         assert client.post("/decide", json=tiny.record).json()["served_by"] == "model"
     assert "a span could not begin" in caplog.text
 
@@ -362,7 +362,7 @@ def test_without_the_extra_it_says_so_and_decides(
 def test_nothing_of_it_is_imported_where_nobody_asks(environment: dict[str, str]) -> None:
     code = (
         "import sys; from harness.serving import tracing, asgi, app, running\n"
-        "with tracing.tracing('x'), tracing.span('y') as span: span.say(a=1); tracing.say(b=2)\n"
+        "with tracing.tracing('x'), tracing.span('y') as span: span.say(a=1); span.part('z', 0, 1)\n"
         "apart = ('opentelemetry.sdk', 'opentelemetry.exporter')\n"
         "print([name for name in sys.modules if name.startswith(apart)])"
     )

@@ -57,7 +57,9 @@ def _say(found: Explained) -> None:
     for reason in made.reasons:
         effect = "" if reason.get("effect") is None else f" ({reason['effect']:+.3f})"
         context.say_safely(f"  because     {reason['feature']} = {reason['value']}{effect}")
-    if not made.reasons:
+    if made.reasons_pending:
+        context.say("  because     the reasons took too long, and are still to be put on record")
+    elif not made.reasons:
         context.say("  because     no reasons are on record")
     bucket = "no bucket was drawn" if made.bucket is None else f"bucket {made.bucket} of 100"
     context.say(f"control   stage {made.stage}, revision {made.revision}, {bucket}")

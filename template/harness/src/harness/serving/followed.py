@@ -47,6 +47,21 @@ def begin(by: Followed) -> None:
     _now.set(by)
 
 
+class on:
+    """For as long as the block lasts, this thread works on a request that can be followed so."""
+
+    __slots__ = ("_by", "_token")
+
+    def __init__(self, by: Followed) -> None:
+        self._by = by
+
+    def __enter__(self) -> None:
+        self._token = _now.set(self._by)
+
+    def __exit__(self, *_: object) -> None:
+        _now.reset(self._token)
+
+
 def followed() -> Followed:
     """By what the request that is answered here can be followed; empty outside one."""
     return _now.get()

@@ -68,9 +68,10 @@ def attach(app: FastAPI, service: Service, root: Path | None) -> None:
 def _sample_models(service: Service) -> None:
     standing = service.host.standing()
     for role, digest in _named(_state(service)).items():
-        loaded, left_alone = standing.get(digest, (False, False))
-        service.metrics.put("pilot_models_loaded", float(loaded), role)
-        service.metrics.put("pilot_breaker_open", float(left_alone), role)
+        seen = standing.get(digest)
+        service.metrics.put("pilot_models_loaded", float(seen is not None and seen.loaded), role)
+        service.metrics.put("pilot_breaker_open", float(seen is not None and seen.left_alone), role)
+    service.metrics.put("pilot_queue_depth", float(service.waiting))
 
 
 def _control(service: Service) -> Mapping[str, Any]:

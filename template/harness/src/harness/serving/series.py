@@ -18,6 +18,7 @@ import os
 import shutil
 import threading
 import uuid
+import weakref
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -52,10 +53,15 @@ class Series:
     def __init__(self, folder: Path, *, largest: frozenset[str] = frozenset()) -> None:
         self._folder = folder
         self._largest = largest
+        self._said = False
+        self.start_anew()
+        _all.add(self)
+
+    def start_anew(self) -> None:
+        """Count from nothing, as after a fork: what was counted is the parent's, and so is its file."""
         self._lock = threading.Lock()
         self._values: defaultdict[str, float] = defaultdict(float)
         self._own: _Own | None = None
-        self._said = False
 
     def add(self, key: str, by: float = 1.0) -> None:
         """Count."""
@@ -176,6 +182,17 @@ class Series:
         for other in self._folder.parent.iterdir():
             if other != self._folder and other.is_dir() and all(map(_has_ended, other.glob("*.db"))):
                 shutil.rmtree(other, ignore_errors=True)
+
+
+_all: weakref.WeakSet[Series] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for each in list(_all):
+        each.start_anew()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def key(name: str, *labels: str) -> str:

@@ -56,7 +56,17 @@ class Span:
     traceparent = ""
 
     def say(self, **attributes: Value) -> None:
-        """Add attributes."""
+        """Add attributes; nothing of a record ever."""
+
+    def part(self, name: str, since: float, until: float, error: BaseException | None = None) -> None:
+        """Add a part that is over, on whatever thread it was.
+
+        Args:
+            name: What was done.
+            since: When it began, on the clock that only grows.
+            until: When it ended.
+            error: What it ended in, if in an error.
+        """
 
     def __enter__(self) -> Span:
         return self
@@ -67,26 +77,24 @@ class Span:
         """It is over."""
 
 
-_NOTHING = Span()
+NOTHING = Span()
 _tracer: _Tracer | None = None
 
 
-def span(name: str, *, parent: str = "", kind: Kind = "internal", since: float | None = None) -> Span:
+def span(name: str, *, parent: str = "", kind: Kind = "internal") -> Span:
     """A span, to be used with ``with``; within another of this context it is part of that one.
 
     Args:
         name: What is done.
         parent: A ``traceparent`` from outside; empty for the span around this one, if any.
         kind: Who asked for it.
-        since: When it began, in seconds of ``time.time()``; None for now.
     """
-    return _NOTHING if _tracer is None else _tracer.begin(name, parent, kind, since)
+    return NOTHING if _tracer is None else _tracer.begin(name, parent, kind)
 
 
-def say(**attributes: Value) -> None:
-    """Add attributes to the span around this; nothing of a record ever."""
-    if _tracer is not None:
-        _tracer.say(attributes)
+def around() -> Span:
+    """The span that this context is in; one that is told to nobody where there is none."""
+    return _current.get()
 
 
 def wanted() -> bool:
@@ -146,71 +154,75 @@ def _provider(name: str) -> TracerProvider:
 
 class _Tracer:
     def __init__(self, provider: TracerProvider) -> None:
-        from opentelemetry.trace import SpanKind
+        from opentelemetry import trace
+        from opentelemetry.trace import SpanKind, Status, StatusCode
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        self._tracer = provider.get_tracer("harness", __version__)
+        self.tracer = provider.get_tracer("harness", __version__)
+        self.within = trace.set_span_in_context
+        self.failed = Status(StatusCode.ERROR)
         # Baggage, the other part of the standard, holds whatever a caller writes, and is not taken.
         self._propagator = TraceContextTextMapPropagator()
         self._kinds = {"server": SpanKind.SERVER, "client": SpanKind.CLIENT, "internal": SpanKind.INTERNAL}
 
-    def begin(self, name: str, parent: str, kind: Kind, since: float | None) -> Span:
+    def begin(self, name: str, parent: str, kind: Kind) -> Span:
         try:
-            around = self._propagator.extract({"traceparent": parent}) if parent else _around.get()
-            started = self._tracer.start_span(
-                name,
-                context=around,
-                kind=self._kinds[kind],
-                start_time=None if since is None else int(since * 1e9),
-                record_exception=False,  # its text may quote a record
-                set_status_on_exception=False,
-            )
-            return _Told(started, self._traceparent(started))
+            context = self._propagator.extract({"traceparent": parent}) if parent else _context()
+            started = self.tracer.start_span(name, context=context, kind=self._kinds[kind])
+            carrier: dict[str, str] = {}
+            self._propagator.inject(carrier, self.within(started))
+            return _Told(self, started, carrier.get("traceparent", ""))
         except Exception as error:
             failed("a span could not begin", error)
-            return _NOTHING
-
-    def say(self, attributes: dict[str, Value]) -> None:
-        from opentelemetry import trace
-
-        trace.get_current_span(_around.get()).set_attributes(attributes)
-
-    def _traceparent(self, started: Any) -> str:
-        from opentelemetry import trace
-
-        carrier: dict[str, str] = {}
-        self._propagator.inject(carrier, trace.set_span_in_context(started))
-        return carrier.get("traceparent", "")
+            return NOTHING
 
 
-_around: ContextVar[Any] = ContextVar("span", default=None)
+_current: ContextVar[Span] = ContextVar("span", default=NOTHING)
+
+
+def _context() -> Any:
+    span = _current.get()
+    return span.context if isinstance(span, _Told) else None
 
 
 class _Told(Span):
     """One that is sent."""
 
-    def __init__(self, started: Any, traceparent: str) -> None:
-        from opentelemetry import trace
-
+    def __init__(self, tracer: _Tracer, started: Any, traceparent: str) -> None:
         self.traceparent = traceparent
+        self._tracer = tracer
         self._span = started
-        self._within = trace.set_span_in_context(started)
+        self.context = tracer.within(started)
 
     def say(self, **attributes: Value) -> None:
         self._span.set_attributes(attributes)
 
+    def part(self, name: str, since: float, until: float, error: BaseException | None = None) -> None:
+        try:
+            ahead = time.time() - time.monotonic()
+            span = self._tracer.tracer.start_span(name, self.context, start_time=_ns(since + ahead))
+            self._fail(span, error)
+            span.end(_ns(until + ahead))
+        except Exception as raised:
+            failed("a span could not be added", raised)
+
+    def _fail(self, span: Any, error: BaseException | None) -> None:
+        if error is not None:
+            # Its type alone: what it says may quote a record.
+            span.set_attribute("error.type", type(error).__name__)
+            span.set_status(self._tracer.failed)
+
     def __enter__(self) -> Span:
-        self._token = _around.set(self._within)
+        self._token = _current.set(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        _around.reset(self._token)
-        if kind is not None:
-            from opentelemetry.trace import Status, StatusCode
+        _current.reset(self._token)
+        self._fail(self._span, error)
+        self._span.end()
 
-            # Its type alone: what it says may quote a record.
-            self._span.set_attribute("error.type", kind.__name__)
-            self._span.set_status(Status(StatusCode.ERROR))
-        self._span.end(end_time=int(time.time() * 1e9))
+
+def _ns(seconds: float) -> int:
+    return int(seconds * 1e9)
