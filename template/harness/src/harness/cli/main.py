@@ -20,6 +20,7 @@ from harness.cli import (
     flag,
     governance,
     lineage,
+    load,
     monitor,
     outcomes,
     profile,
@@ -65,6 +66,7 @@ for group in (
     readiness,
     rollout,
     drill,
+    load,
     update,
     demo,
 ):
