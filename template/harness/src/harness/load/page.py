@@ -48,11 +48,12 @@ def knee(test: LoadTest) -> str:
         return "At none of the rates that were tried did the SLO hold."
     at = f"{test.knee_per_s:,.0f} requests a second"
     share = f"{PLANNED_SHARE:.0%}"
-    needed = f"the stated volume takes {test.replicas} of these at {share} of it"
+    many = "replica" if test.replicas == 1 else "replicas"
+    needed = f"The stated volume takes {test.replicas} {many}, each loaded to {share} of that"
     if test.knee_ended_by == "slo":
-        return f"The knee is at {at}: beyond, the SLO does not hold; {needed}."
-    kept = "the client had no more to give" if test.knee_ended_by == "client" else "no more was tried"
-    return f"The SLO held at {at}, where {kept}; {needed}, or fewer."
+        return f"The knee is at {at}: beyond, the SLO does not hold. {needed}."
+    kept = "the client could ask for no more" if test.knee_ended_by == "client" else "no more was tried"
+    return f"The SLO held at {at}, and {kept}. {needed}, or fewer."
 
 
 def _whys(test: LoadTest) -> Iterator[tuple[float, str, str, int]]:
@@ -77,12 +78,14 @@ def _plots(test: LoadTest) -> Iterator[Plot]:
 
 def _axes(test: LoadTest) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     figure = Figure(figsize=(6.4, 3.4), layout="constrained")
     axes = figure.subplots()
     axes.set_xscale("log")
     axes.set_xlabel("requests a second")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.spines[["top", "right"]].set_visible(False)
     axes.axvline(test.slo.rate_per_s, color=SOFT, linewidth=1)
     if test.knee_per_s is not None and test.steps:
@@ -101,6 +104,7 @@ def _waits(test: LoadTest) -> Figure:
     axes.axhline(test.slo.p95_ms, color=GOOD, linewidth=1, linestyle="--")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g} ms")
+    axes.tick_params(axis="y", which="minor", labelleft=False)
     figure.legend(loc="outside upper right", ncols=3, frameon=False)
     return figure
 
@@ -120,7 +124,7 @@ def _got(test: LoadTest) -> Figure:
                 for each, by in zip(steps, model, strict=True)
             ],
             BAD,
-            "-",
+            ":",
         ),
     )
     for name, values, colour, style in lines:
