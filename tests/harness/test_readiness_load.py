@@ -25,7 +25,13 @@ def governed(tiny: Any, tmp_path: Path) -> Governed:
     """A pilot in shadow, with a load test that held."""
     made = Governed(tiny, tmp_path / "control")
     made.control.mkdir(exist_ok=True)
-    values: dict[str, Any] = {"rev": 3, "stage": "shadow", "flag_key": "dryfield", "actor": "x", "reason": "x"}
+    values: dict[str, Any] = {
+        "rev": 3,
+        "stage": "shadow",
+        "flag_key": "dryfield",
+        "actor": "x",
+        "reason": "x",
+    }
     values |= {"changed_at": "2026-01-01T00:00:00+00:00"}
     challenger = Slot(digest=record.read(made.root).model, pct=0)
     write_state(made.control, State(challenger=challenger, **values))
