@@ -296,7 +296,7 @@ def waited(answers: Answers) -> float:
 
 
 def decided_ms(answers: Answers) -> float:
-    """The p99 from the moment at which each was sent, in milliseconds; the client's lateness is told apart."""
+    """The p99 from the moment at which each was sent, in milliseconds; its own lateness is told apart."""
     return decision.quantile(((answers.ended - answers.sent)[answers.given] * 1000).tolist(), 0.99)
 
 
