@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +13,7 @@ from drilling import change, drillable
 from harness.drills import overload
 from harness.drills.outcome import Checks, Verdict
 from harness.load.generator import Answers
+from harness.readiness import drilled
 
 __all__ = ["drillable"]
 
@@ -122,3 +122,66 @@ def test_every_decision_is_on_record(on_record: set[str], status: list[int], ver
     checks = Checks()
     overload.recorded(Store(), answers([0.1] * 2, status), checks)  # type: ignore[arg-type]
     assert verdicts(checks) == {"recorded.each": verdict}
+
+
+# ---------------------------------------------------------------- the whole way
+ADMISSION, LANE = "serving/admission.py", "serving/lane.py"
+
+
+def outcomes(tiny: Any) -> dict[str, str]:
+    return {each.name: each.outcome for each in drilled.read(tiny.root, "load").checks}
+
+
+def test_an_overload_loses_nothing_and_passes_over(
+    drillable: Any, pilot_here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short one, of which no time is judged here: that hangs on what else this machine does."""
+    monkeypatch.setattr(overload, "capacity", lambda *_: 150.0)
+    monkeypatch.setattr(overload, "OVERLOAD_S", 1.5)
+    done = pilot_here("drill", "load")
+    found = outcomes(drillable)
+    kept = {name: found[name] for name in ("refused.says_when", "recovered.model", "recorded.each")}
+    assert kept == dict.fromkeys(kept, "passed"), done.stdout
+    figures = drilled.read(drillable.root, "load").figures
+    assert figures["requests"] == 900
+    assert figures["answers_not_on_record"] == 0
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_too_busy_shows_nothing(
+    drillable: Any, pilot_here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overload, "FIRST_RATE", 1e9)
+    done = pilot_here("drill", "load")
+    assert done.returncode == 3, done.stdout
+    assert outcomes(drillable) == {"before.capacity": "inconclusive"}
+
+
+@pytest.mark.slow
+def test_the_whole_drill_passes_on_a_machine_that_has_nothing_else_to_do(
+    drillable: Any, pilot_here: Run
+) -> None:
+    for _ in range(3):  # of three, one has to be left alone
+        done = pilot_here("drill", "load")
+        if done.returncode == 0:
+            break
+    assert done.returncode == 0, done.stdout
+    assert "PASSED" in done.stdout
+
+
+@pytest.mark.slow
+def test_without_admission_and_batching_it_fails(
+    drillable: Any, pilot_here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(
+        drillable,
+        ADMISSION,
+        "        return behind >= most or",
+        "        return False and behind >= most or False and",
+    )
+    change(drillable, ADMISSION, "MOST_TOGETHER = 256", "MOST_TOGETHER = 1")
+    change(drillable, LANE, "        while len(batch) < self._size and", "        while len(batch) < 1 and")
+    monkeypatch.setattr(overload, "capacity", lambda *_: 1_000.0)
+    done = pilot_here("drill", "load")
+    assert done.returncode == 1, done.stdout
+    assert outcomes(drillable)["answered.in_time"] == "failed"

@@ -57,6 +57,10 @@ class Overload:
             bodies = [json.dumps(record) for record in pilot.records]
             target = Target(service.url, bodies, token)
             knee = capacity(asking, target, service, budget, scene.report)
+            if not knee:
+                told = f"{FIRST_RATE:g} requests a second are too much already: this machine is too busy"
+                checks.unknown("before.capacity", told)
+                return checks.outcome()
             rate = min(TIMES * knee, MOST_OVERLOAD)
             scene.report(f"{rate:,.0f} requests a second", 0.5)
             answers = asking.run(
@@ -75,7 +79,7 @@ class Overload:
 def capacity(
     asking: Generator, target: Target, service: Service, budget_ms: int, tell: Callable[[str, float], None]
 ) -> float:
-    """The highest rate of those tried at which everybody is served in time, by the model or the fallback."""
+    """The highest rate of those tried at which the model decides for nearly everybody in time; 0 for none."""
     slo = Slo(p95_ms=budget_ms, p99_ms=budget_ms + TOLERANCE_MS, max_fallback_share=0.05, max_error_share=0.0)
     loading = Loading(asking, target, slo, lambda: [psutil.Process(service.process.pid)])
     found, rate = 0.0, FIRST_RATE
@@ -85,7 +89,7 @@ def capacity(
         if step.misses(slo):
             break
         found, rate = step.throughput_per_s, rate * FACTOR
-    return found or FIRST_RATE
+    return found
 
 
 def in_time(answers: Answers, budget_ms: int, knee: float, checks: Checks) -> None:
