@@ -13,8 +13,9 @@ import polars as pl
 
 from harness import pilot
 from harness.errors import PilotError
+from harness.pipeline import frames
+from harness.pipeline.columns import frame_schema
 from harness.pipeline.manifest import CODE, MODEL, Manifest, verify
-from harness.serving.columns import frame_schema
 from harness.serving.scored import Scored, ScoreInvalid, plain
 
 
@@ -60,7 +61,7 @@ class Scorer:
             name: [record.get(name) if name in self._optional else record[name]] for name in self._schema
         }
         frame = pl.DataFrame(values, schema=self._schema)
-        features = nw.to_native(nw.from_native(frame).select(**self._expressions))
+        features = frames.served(frame, self._expressions)
         scores = self._model_file.predict(self._model, features)
         if len(scores) != 1:
             raise ScoreInvalid(f"{len(scores)} scores for one record")
