@@ -117,7 +117,10 @@ def compare(
         typed = engine.as_declared(backend, "compared", table)
         engine.write_parquet(backend, typed, file, order_by=[f"field {contract.key}"])
     except Exception as error:
-        raise _cannot(wanted, lambda each: _trained(records, each), error) from error
+        named = _named(wanted, lambda each: _trained(records, each))
+        if named is None:
+            raise
+        raise named from error
     found = pl.read_parquet(file)
     taken = found.select(pl.col(f"field {name}").cast(kind).alias(name) for name, kind in types.items())
     trained = found.select(pl.col(f"feature {name}").alias(name) for name in wanted)
@@ -134,7 +137,10 @@ def served(records: pl.DataFrame, wanted: Mapping[str, nw.Expr]) -> pl.DataFrame
     try:
         parts = [frames.served(each, wanted) for each in [*alone, records[len(alone) :]] if each.height]
     except Exception as error:
-        raise _cannot(wanted, lambda each: frames.served(records, {"value": each}), error) from error
+        named = _named(wanted, lambda each: frames.served(records, {"value": each}))
+        if named is None:
+            raise
+        raise named from error
     return pl.concat(parts) if parts else frames.served(records, wanted)
 
 
@@ -214,10 +220,11 @@ def _trained(records: ir.Table, expression: nw.Expr) -> None:
     column.aggregate(column.value.max()).to_pyarrow()
 
 
-def _cannot(
-    wanted: Mapping[str, nw.Expr], compute: Callable[[nw.Expr], object], error: Exception
-) -> Exception:
-    """The trouble by its feature's name, without the words of the engine, which may quote a record."""
+def _named(wanted: Mapping[str, nw.Expr], compute: Callable[[nw.Expr], object]) -> CheckFailed | None:
+    """What is wrong with the first feature that cannot be computed by itself.
+
+    The engine's own words are left out: they may quote a record.
+    """
     for name, expression in wanted.items():
         try:
             compute(expression)
@@ -229,4 +236,4 @@ def _cannot(
                 mend="Guard denominators, logarithms and roots, and give each number of contract.py the "
                 "range that it has. `pilot --debug run` shows more.",
             )
-    return error
+    return None
