@@ -7,6 +7,7 @@ know which of the two it runs on.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import re
 import shutil
@@ -100,8 +101,7 @@ def _session(settings: Spark, work: Path, name: str) -> SparkSession:
                 where=SECTION,
                 mend=f"Check master and config there; {work / LOGGED} and what Spark said above tell more.",
             ) from error
-        # A cluster then counts the application as finished, and not as lost.
-        atexit.register(running.stop)
+        atexit.register(_stop, running)
     # A session that was there already, as in a job on a cluster's driver, has settings of its own.
     for key, value in THE_STANDARDS.items():
         running.conf.set(key, value)
@@ -120,6 +120,12 @@ def refuse_packages(environment: Mapping[str, str]) -> None:
             where="PYSPARK_SUBMIT_ARGS",
             mend='Bring the files, and name them in [data.spark.config] "spark.jars".',
         )
+
+
+def _stop(session: SparkSession) -> None:
+    """End the session with this process: a cluster then counts it as finished, and not as lost."""
+    with contextlib.suppress(Exception):  # Java may have ended before
+        session.stop()
 
 
 def configuration(settings: Spark, work: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ import ibis
 import ibis.backends.pyspark
 import pyarrow as pa
 import pyarrow.parquet as pq
+import sqlglot.expressions as sge
 from ibis.backends.sql.compilers.base import SQLGlotCompiler
 from ibis.backends.sql.compilers.pyspark import PySparkCompiler
 from ibis.formats.pyarrow import PyArrowSchema
@@ -23,6 +24,12 @@ class _Compiler(PySparkCompiler):  # type: ignore[misc]
     # Ibis takes NaN for null on Spark alone: pandas cannot tell them apart, and nothing here goes through it.
     visit_IsNull = SQLGlotCompiler.visit_IsNull
     visit_NotNull = SQLGlotCompiler.visit_NotNull
+
+    def visit_IsInf(self, op: Any, *, arg: Any) -> Any:
+        """Whether a double is infinite: Ibis 12 compares two expressions there, and says no to every value."""
+        if not op.arg.dtype.is_floating():
+            return sge.false()
+        return arg.isin(self.POS_INF, self.NEG_INF)
 
 
 class Backend(ibis.backends.pyspark.Backend):  # type: ignore[misc]
