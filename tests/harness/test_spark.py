@@ -27,6 +27,8 @@ from harness.settings import Settings, load_settings
 from machines import pilot_folder, quiet, run, write_readings
 from mistakes.planted import PACKAGE, Pilot
 from rendering import copy_template, render
+from tests.harness.test_verbs import EACH, SOME, TYPES
+from tests.harness.test_verbs import same as alike
 
 __all__ = ["pilot_folder"]
 
@@ -263,7 +265,8 @@ def test_the_stages_of_a_small_pilot_say_the_same_on_both_engines(
     ]
     assert [path.name for path in on_spark.path("data").rglob("*.parts")] == []
     backend_reads_what_is_there(on_spark)
-    rounding_differs(on_spark, monkeypatch)
+    verbs_are_computed_as_on_polars(on_spark)
+    faults_stop_the_stage(on_spark, monkeypatch)
 
 
 def backend_reads_what_is_there(settings: Settings) -> None:
@@ -298,12 +301,30 @@ def backend_reads_what_is_there(settings: Settings) -> None:
         backend.read_parquet(file)
 
 
-def rounding_differs(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A verb on which Spark and Polars differ stops the stage there as well."""
+def verbs_are_computed_as_on_polars(settings: Settings) -> None:
+    """Each verb that features may be written with, on awkward values."""
+    file = settings.path("data", "awkward.parquet")
+    rows = pl.DataFrame(SOME, schema=TYPES).with_row_index("row").cast({"row": pl.Int64})
+    rows.write_parquet(file)
+    wanted = {name.strip("_").replace(".", "_"): make() for name, make in EACH.items()}
+    table = engine.connect(settings).read_parquet(file, table_name="awkward")
+    trained = nw.from_native(table).select("row", **wanted).to_native().order_by("row").to_pyarrow()
+    served = nw.from_native(rows).select("row", **wanted).to_native()
+    differing = {
+        name for name in wanted if not all(map(alike, served[name].to_list(), trained[name].to_pylist()))
+    }
+    assert differing == set()
+
+
+def faults_stop_the_stage(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verb on which Spark and Polars differ, and a division by zero; each by its feature's name."""
     monkeypatch.setattr(verbs, "check", lambda wanted: None)
     file = sys.modules["wear.features"]
     monkeypatch.setattr(file, "features", lambda: {"steps": nw.col("heat").round(0)})
     with pytest.raises(CheckFailed, match="when trained on pyspark, for a made record with heat="):
+        stages.load("features").run(settings, quiet)
+    monkeypatch.setattr(file, "features", lambda: {"share": 1 / (nw.col("heat") - nw.col("heat"))})
+    with pytest.raises(CheckFailed, match="the feature 'share' cannot be computed for every record"):
         stages.load("features").run(settings, quiet)
 
 

@@ -26,7 +26,7 @@ class _Compiler(PySparkCompiler):  # type: ignore[misc]
     visit_NotNull = SQLGlotCompiler.visit_NotNull
 
     def visit_IsInf(self, op: Any, *, arg: Any) -> Any:
-        """Whether a double is infinite: Ibis 12 compares two expressions there, and says no to every value."""
+        """Whether a double is infinite: Ibis 12 compares two pieces of SQL there, and always says no."""
         if not op.arg.dtype.is_floating():
             return sge.false()
         return arg.isin(self.POS_INF, self.NEG_INF)

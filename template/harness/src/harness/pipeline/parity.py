@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ import polars as pl
 
 from harness.contract import Contract
 from harness.data import engine
-from harness.errors import CheckFailed
+from harness.errors import CheckFailed, PilotError
 from harness.pipeline import frames, made, verbs
 from harness.pipeline.columns import frame_schema
 
@@ -112,15 +113,10 @@ def compare(
     columns = {f"field {name}": nw.col(name) for name in types}
     columns |= {f"feature {name}": each for name, each in wanted.items()}
     file = folder / "trained.parquet"
-    try:
+    with naming(records, wanted):
         table = nw.to_native(nw.from_native(records).select(**columns))
         typed = engine.as_declared(backend, "compared", table)
         engine.write_parquet(backend, typed, file, order_by=[f"field {contract.key}"])
-    except Exception as error:
-        named = _named(wanted, lambda each: _trained(records, each))
-        if named is None:
-            raise
-        raise named from error
     found = pl.read_parquet(file)
     taken = found.select(pl.col(f"field {name}").cast(kind).alias(name) for name, kind in types.items())
     trained = found.select(pl.col(f"feature {name}").alias(name) for name in wanted)
@@ -213,6 +209,28 @@ def _short(value: Any) -> str:
 
 def _without_values(record: Mapping[str, Any], fields: Sequence[str]) -> str:
     return ", ".join(f"{name} {'absent' if record[name] is None else 'present'}" for name in fields)
+
+
+@contextmanager
+def naming(records: ir.Table, wanted: Mapping[str, nw.Expr]) -> Iterator[None]:
+    """Name the feature that the engine cannot compute for some record, where there is one.
+
+    Args:
+        records: The records that it is computed for.
+        wanted: The features.
+
+    Raises:
+        CheckFailed: A feature cannot be computed.
+    """
+    try:
+        yield
+    except PilotError:
+        raise
+    except Exception as error:
+        named = _named(wanted, lambda each: _trained(records, each))
+        if named is None:
+            raise
+        raise named from error
 
 
 def _trained(records: ir.Table, expression: nw.Expr) -> None:

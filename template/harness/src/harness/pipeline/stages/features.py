@@ -56,7 +56,8 @@ def run(settings: Settings, report: Report) -> str:
     for part, file in ((split.train, layout.TRAIN), (split.test, layout.TEST)):
         frame = compute(part, contract, wanted)
         doubles = engine.as_declared(backend, file.stem, frame)
-        engine.write_parquet(backend, doubles, settings.path(file), order_by=[layout.KEY])
+        with parity.naming(part, wanted):
+            engine.write_parquet(backend, doubles, settings.path(file), order_by=[layout.KEY])
         sizes.append(int(backend.read_parquet(settings.path(file)).count().execute()))
     engine.write_parquet(backend, split.test, settings.path(layout.TEST_RECORDS), order_by=[contract.key])
     report("parity", 0.8)
