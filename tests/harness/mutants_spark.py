@@ -6,7 +6,7 @@ from mutants import Mutant
 
 SPARK, BACKEND, SETTINGS = "data/spark.py", "data/spark_backend.py", "data_settings.py"
 PARITY, MADE, STAGE = "pipeline/parity.py", "pipeline/made.py", "pipeline/stages/features.py"
-TESTS, SMALL, ALIKE = "test_spark.py", "small_pilot", "test_parity.py"
+TESTS, SMALL, ALIKE = "test_spark.py", "reads_writes", "test_parity.py"
 
 MUTANTS = (
     Mutant(

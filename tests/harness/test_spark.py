@@ -238,38 +238,22 @@ def untidy(row: dict[str, str]) -> dict[str, str]:
     return row | ({"reading": "r00001"} if number == 17 and row["reading"].startswith("r0") else {})
 
 
-def test_the_stages_of_a_small_pilot_say_the_same_on_both_engines(
-    pilot_folder: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    on_java: None,
-    monkeypatch: pytest.MonkeyPatch,
+def test_spark_reads_writes_and_computes_values_as_duckdb_and_polars_do(
+    pilot_folder: Path, on_java: None
 ) -> None:
-    write_readings(pilot_folder, untidy)
-    other = tmp_path_factory.mktemp("other") / "pilot"
-    shutil.copytree(pilot_folder, other)
-    with (other / "pilot.toml").open("a") as file:
+    settings = on_spark(pilot_folder)
+    values_stay_what_they_are(settings)
+    verbs_are_computed_as_on_polars(settings)
+
+
+def on_spark(root: Path) -> Settings:
+    with (root / "pilot.toml").open("a") as file:
         file.write(SMALL.format(java=BRIEF))
-    on_duckdb, on_spark = load_settings(pilot_folder), load_settings(other)
-    names = stages.NAMES[:-2]
-    said = [run(settings, *names) for settings in (on_duckdb, on_spark)]
-    assert said[1] == said[0]
-    same(on_duckdb, on_spark)
-    reasons = pl.read_parquet(on_spark.path(layout.QUARANTINE))
-    assert reasons.height == 10
-    assert sorted(set(reasons["_reasons"])) == [
-        "heat.not_finite",
-        "heat.not_finite heat.too_high",
-        "heat.too_high",
-        "heat.too_low",
-        "reading.repeated",
-    ]
-    assert [path.name for path in on_spark.path("data").rglob("*.parts")] == []
-    backend_reads_what_is_there(on_spark)
-    verbs_are_computed_as_on_polars(on_spark)
-    faults_stop_the_stage(on_spark, monkeypatch)
+    (root / "data").mkdir(exist_ok=True)
+    return load_settings(root)
 
 
-def backend_reads_what_is_there(settings: Settings) -> None:
+def values_stay_what_they_are(settings: Settings) -> None:
     """Absent is not NaN, large whole numbers stay whole, days before 1582 stay, nanoseconds are refused."""
     backend = engine.connect(settings)
     rows = {
@@ -296,6 +280,7 @@ def backend_reads_what_is_there(settings: Settings) -> None:
     again = settings.path("data", "again.parquet")
     engine.write_parquet(backend, table, again, order_by=["whole"])
     assert pq.read_table(again)["whole"].to_pylist() == [3, 2**60 + 1, None]
+    assert [path.name for path in settings.path("data").rglob("*.parts")] == []
     pq.write_table(pa.table({"at": pa.array([1], pa.timestamp("ns"))}), file)
     with pytest.raises(PilotError, match="'at' has times in nanoseconds"):
         backend.read_parquet(file)
@@ -314,6 +299,31 @@ def verbs_are_computed_as_on_polars(settings: Settings) -> None:
         name for name in wanted if not all(map(alike, served[name].to_list(), trained[name].to_pylist()))
     }
     assert differing == set()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_stages_of_a_small_pilot_say_the_same_on_both_engines(
+    pilot_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    on_java: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_readings(pilot_folder, untidy)
+    other = tmp_path_factory.mktemp("other") / "pilot"
+    shutil.copytree(pilot_folder, other)
+    both = load_settings(pilot_folder), on_spark(other)
+    said = [run(settings, *stages.NAMES[:-2]) for settings in both]
+    assert said[1] == said[0]
+    same(*both)
+    reasons = pl.read_parquet(both[1].path(layout.QUARANTINE))["_reasons"]
+    assert reasons.value_counts().sort("_reasons").rows() == [
+        ("heat.not_finite heat.too_high", 4),
+        ("heat.too_high", 2),
+        ("heat.too_low", 2),
+        ("reading.repeated", 2),
+    ]
+    faults_stop_the_stage(both[1], monkeypatch)
 
 
 def faults_stop_the_stage(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,10 +351,10 @@ def test_the_example_says_the_same_on_a_cluster_of_two_executors(
     with (other / "pilot.toml").open("a") as file:
         file.write(CLUSTER.format(java=BRIEF))
     monkeypatch.syspath_prepend(str(one / "src"))
-    on_duckdb, on_spark = load_settings(one), load_settings(other)
-    said = [run(settings, *stages.NAMES[:-2]) for settings in (on_duckdb, on_spark)]
+    both = load_settings(one), load_settings(other)
+    said = [run(settings, *stages.NAMES[:-2]) for settings in both]
     assert said[1] == said[0]
-    same(on_duckdb, on_spark)
-    assert pl.read_parquet(on_spark.path(layout.QUARANTINE)).height > 0
+    same(*both)
+    assert pl.read_parquet(both[1].path(layout.QUARANTINE)).height > 0
     for name in [name for name in sys.modules if name == PACKAGE or name.startswith(f"{PACKAGE}.")]:
         del sys.modules[name]
