@@ -11,6 +11,7 @@ EXTRACT, INCREMENT, SNAPSHOT, VERSIONS = (
     "data/versions.py",
 )
 DATABASES, DROPS, ORIGIN = "data/databases.py", "data/filedrops.py", "data/origin.py"
+STORES = "test_ingest_s3.py"
 READING, POSTGRES, SOURCES = "test_ingest_increments.py", "test_ingest_postgres.py", "test_ingest_sources.py"
 
 MUTANTS = (
@@ -200,6 +201,25 @@ MUTANTS = (
     ),
     Mutant(
         "types are cast into one", DROPS, "        if mixed:", "        if False:", SOURCES, "different_types"
+    ),
+    Mutant(
+        "a wrong credential is an empty folder",
+        DROPS,
+        "                        self.store.ls(folder)",
+        "                        pass",
+        STORES,
+        "wrong_credential",
+    ),
+    Mutant(
+        "a file of two halves is taken", DROPS, "            if changed:", "            if False:", STORES, "replaced"
+    ),
+    Mutant(
+        "an object store needs a package that cannot be installed",
+        DROPS,
+        "        if S3.match(source.path):",
+        "        if False:",
+        STORES,
+        "option_that_there_is_not",
     ),
     Mutant(
         "an account that may write passes the gate",
