@@ -106,7 +106,9 @@ def test_a_wrong_credential_is_no_empty_folder(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
     store.put("bucket/closed/readings_1.parquet", parquet(0, 3))
-    given = {"identity": "AKIAIOSFODNN7EXAMPLE"} if wrong == "identity" else {"secret": "wrong+secret/of/nobody"}
+    given = (
+        {"identity": "AKIAIOSFODNN7EXAMPLE"} if wrong == "identity" else {"secret": "wrong+secret/of/nobody"}
+    )
     key = Key(given.get("identity", store.reader.identity), given.get("secret", store.reader.secret))
     be(key, monkeypatch)
     said = refused(plant_of(store, tmp_path, "closed", WHOLE), key)

@@ -78,7 +78,9 @@ class Drop:
         said = str(error)
         for copy, address in self.copied.items():
             said = said.replace(copy, address)
-        found = re.search(r"^\s*file ?= ?(.+)$", said, re.MULTILINE) or re.search(r"file ([\"'])(.+?)\1", said)
+        found = re.search(r"^\s*file ?= ?(.+)$", said, re.MULTILINE) or re.search(
+            r"file ([\"'])(.+?)\1", said
+        )
         where = f"{self.system}: {found[found.lastindex or 1].strip()}" if found else self.where(table)
         line = re.search(r"Line: (\d+)", said)
         if "not utf-8 encoded" in said or "Invalid unicode" in said:
