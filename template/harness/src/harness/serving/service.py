@@ -18,19 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from harness.control import Arm, Control, Permission, Why
-from harness.errors import PilotError
 from harness.pilot import Choice, Contract, FallbackFile, Reason
 from harness.serving import followed, tracing
 from harness.serving.access import Access
 from harness.serving.admission import Asked, Fallbacks, Outcome, Recorder, overloaded
-from harness.serving.breaker import BreakerOpen, Rule
-from harness.serving.calls import Busy, Overloaded, TooSlow
-from harness.serving.host import Call, ModelDied, ModelHost
+from harness.serving.breaker import Rule
+from harness.serving.host import Call, ModelHost
 from harness.serving.logs import FIELDS, failed
 from harness.serving.metrics import Metrics
-from harness.serving.scored import Scored, ScoreInvalid, plain
+from harness.serving.scored import Scored, plain
 from harness.serving.shadow import Shadow
 from harness.serving.underway import Underway
+from harness.serving.whys import RealData, why_of
 from harness.store import Decision, DecisionStore, IdempotencyConflict
 from harness.store.database import now
 
@@ -42,10 +41,6 @@ WAIT_FOR_MODELS_S = 10.0
 
 class FallbackFailed(Exception):
     """The fallback could not decide; there is no decision, and never the model's instead."""
-
-
-class _RealData(Exception):
-    """A model of real data, which does not decide in the sandbox."""
 
 
 class Service:
@@ -245,7 +240,7 @@ class Service:
             return
         try:
             if self.refused(permission):
-                raise _RealData
+                raise RealData
             self.host.put(permission.digest, Call(record, self._scored, asked))
         except Exception as error:
             self._leave(asked, permission, why_of(error))
@@ -399,29 +394,3 @@ def _forked() -> None:
 
 
 os.register_at_fork(after_in_child=_forked)
-
-
-def why_of(error: BaseException) -> Why:
-    """What to record of a model that did not answer; what the model did wrong is logged besides."""
-    match error:
-        case _RealData():
-            return Why.REAL_DATA_IN_SANDBOX
-        case PilotError():
-            return Why.MODEL_UNAVAILABLE
-        case BreakerOpen():
-            return Why.BREAKER_OPEN
-        case Busy():
-            return Why.MODEL_BUSY
-        case Overloaded():
-            return Why.OVERLOADED
-        case TooSlow():
-            log.error("the model took longer than its budget")
-            return Why.MODEL_TOO_SLOW
-        case ScoreInvalid():
-            failed("the model gave no valid score", error)
-            return Why.SCORE_INVALID
-        case ModelDied():
-            failed("the model died", error)
-            return Why.MODEL_DIED
-    failed("the model failed", error)
-    return Why.MODEL_FAILED
