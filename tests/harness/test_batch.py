@@ -99,7 +99,7 @@ def test_the_same_records_are_decided_as_the_service_decides_them(
     told = decide()
     service = tiny.service()
     seen = set()
-    for row in frame.drop("withered")[::5].iter_rows(named=True):
+    for row in frame.drop("withered")[::15].iter_rows(named=True):
         one = service.decide(row)
         (key,) = decision_ids("dryfield", told.batch_id, pa.array([row["reading"]])).to_pylist()
         found = store.get(key)
@@ -369,10 +369,13 @@ def test_a_model_that_always_fails_is_left_alone(
 
 
 @pytest.mark.parametrize("trouble", ["one score", "no array", "a matrix"])
-def test_what_is_no_score_for_each_record_is_none(decide: Any, tiny: Any, trouble: str) -> None:
+def test_what_is_no_score_for_each_record_is_none(
+    decide: Any, tiny: Any, brought: Path, trouble: str
+) -> None:
     digest = tiny.offered()
     code = {"one score": "return np.array([0.9])", "no array": "return None", "a matrix": "return np.eye(3)"}
     tiny.model_does(digest, f"if len(features) > 1: {code[trouble]}\nraise ValueError")
+    rows(8).write_parquet(brought)
     told = decide()
     assert {who for who, _ in told.counts} == {"fallback"}
 
@@ -771,6 +774,7 @@ def test_a_batch_that_is_killed_at_any_moment_loses_and_doubles_nothing(
     whole(tiny, store)
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_decided(tiny: Any, brought: Path, store: Any, python: Any) -> None:
     digest = tiny.offered()
     tiny.model_does(digest, f"time.sleep(0.05)\n{PREDICTS}")

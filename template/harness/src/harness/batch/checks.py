@@ -56,10 +56,6 @@ class Checks:
         connection.register(CHUNK, records.append_column(ROW, pa.array(range(records.num_rows), pa.int32())))
         try:
             rows = connection.execute(self._query).fetchall()
-        except RuntimeError as error:
-            if "interrupt" in str(error).lower():  # DuckDB makes an error of its own of Ctrl-C
-                raise KeyboardInterrupt from error
-            raise
         finally:
             connection.unregister(CHUNK)
         found = {row: reasons.split() for row, reasons in rows}
