@@ -161,8 +161,8 @@ MUTANTS = (
     Mutant(
         "what came after a simulation is simulated",
         ORIGIN,
-        "if len(kept) == 1 else None",
-        "if kept else None",
+        "elif len(kept) == 1:",
+        "elif kept:",
         READING,
         "what_the_simulator_made",
     ),

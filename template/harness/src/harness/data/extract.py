@@ -83,7 +83,7 @@ def extract(
     notes: list[str] = []
     changes: list[Change] = []
     rights: dict[str, Any] = {}
-    with _beside(folder) as beside, contextlib.closing(engine.connect(settings).con) as connection:
+    with _beside(folder) as beside, contextlib.closing(engine.embedded(settings).con) as connection:
         if not settings.data.memory_limit:
             connection.execute(f"SET memory_limit = '{MEMORY}'")
         for system in dict.fromkeys(table.system for table in tables):

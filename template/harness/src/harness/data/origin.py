@@ -43,7 +43,7 @@ class Origin:
 
 def origin(settings: Settings, tables: Sequence[Table], folder: Path) -> Origin:
     """Compare a snapshot with what the simulator made and with the declared samples."""
-    backend = engine.connect(settings)
+    backend = engine.embedded(settings)
     parts = {table.name: snapshot.parts(folder / table.name) for table in tables}
     found = {}
     for name, received in snapshot.tables(backend, tables, folder).items():
