@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from harness.sections import Section
 
@@ -84,6 +84,31 @@ class Serving(Section):
             if name.upper().startswith("PILOT_"):
                 raise ValueError(f"no model reads {name}, which is the harness's own; choose another name")
         return names
+
+
+class Slo(Section):
+    """What callers are promised, and at which volume; `pilot load` holds the service to it.
+
+    Attributes:
+        rate_per_s: The stated volume: requests a second in the busiest hour, over all replicas.
+        p95_ms: Milliseconds within which 95 of 100 decisions are there, from when they were asked for.
+        p99_ms: Milliseconds within which 99 of 100 are there.
+        max_fallback_share: The share of decisions, 0 to 1, that the fallback may make at that volume.
+        max_error_share: The share of requests, 0 to 1, that may get no decision.
+    """
+
+    rate_per_s: float = Field(default=50.0, gt=0, le=20_000, allow_inf_nan=False)
+    p95_ms: float = Field(default=200.0, gt=0, le=60_000, allow_inf_nan=False)
+    p99_ms: float = Field(default=500.0, gt=0, le=60_000, allow_inf_nan=False)
+    max_fallback_share: float = Field(default=0.01, ge=0, le=1)
+    max_error_share: float = Field(default=0.001, ge=0, le=1)
+
+    @field_validator("p99_ms")
+    @classmethod
+    def _in_order(cls, p99_ms: float, info: ValidationInfo) -> float:
+        if p99_ms < info.data.get("p95_ms", 0):
+            raise ValueError("at least p95_ms: more of them are to be there by then")
+        return p99_ms
 
 
 class Store(Section):

@@ -21,6 +21,7 @@ from harness.cli import (
     flag,
     governance,
     lineage,
+    load,
     monitor,
     outcomes,
     profile,
@@ -67,6 +68,7 @@ for group in (
     readiness,
     rollout,
     drill,
+    load,
     update,
     demo,
 ):
