@@ -170,7 +170,7 @@ MUTANTS = (
     Mutant(
         "a failure that nobody foresaw has no name",
         APP,
-        "        headers=followed.followed().headers(),\n",
+        "        headers={followed.NAME: followed.followed().request_id},\n",
         "",
         OBSERVED,
         "nobody_foresaw",
