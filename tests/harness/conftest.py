@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
@@ -21,6 +22,7 @@ from textwrap import dedent, indent
 from typing import Any
 
 import polars as pl
+import psycopg
 import pytest
 
 import harness
@@ -33,6 +35,7 @@ from harness.serving.host import ModelHost, Rule
 from harness.serving.server import build_service
 from harness.serving.service import Service
 from harness.settings import Settings, load_settings
+from harness.simulate.embedded import server
 
 PACKAGE = "dryfield"
 FILES = {
@@ -471,6 +474,32 @@ def pilot_here(
 
     yield run
     context.choose(root=None, debug=False)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL of this test session."""
+    with server(tmp_path_factory.mktemp("postgres") / "data") as url:
+        yield url.replace(":@", "@")
+
+
+@pytest.fixture
+def postgres_store(postgres: str) -> Iterator[str]:
+    """A store's address in a schema of its own."""
+    name = f"store_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {name}")  # type: ignore[call-overload]
+        yield f"{postgres}&options=-csearch_path%3D{name}"
+        connection.execute("SET client_min_messages = warning")
+        connection.execute(f"DROP SCHEMA {name} CASCADE")  # type: ignore[call-overload]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store's address: the same test on both databases."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgres_store"))
+    return f"sqlite:///{tmp_path}/stores/decisions.db"
 
 
 @pytest.fixture(scope="session")
