@@ -28,9 +28,9 @@ MUTANTS = (
     Mutant(
         "the shadow hears of a decision that is not on record",
         SERVICE,
-        "        self.store.record(decision)\n",
-        "        if permission.shadow:\n            self._shadow.offer(decision, permission.shadow)\n"
-        "        self.store.record(decision)\n",
+        "        return made\n",
+        "        if permission.shadow:\n"
+        "            self._shadow.offer(made, permission.shadow)\n        return made\n",
         SERVING,
         "not_recorded or on_record_before",
     ),
@@ -231,7 +231,7 @@ MUTANTS = (
     ),
     Mutant(
         "a server does not ask whether its models run beside",
-        "serving/host.py",
+        "serving/lane.py",
         ", beside=terms.beside)",
         ")",
         "test_serving_host_ends.py",

@@ -255,7 +255,7 @@ class Service:
 
     def _decision(self, asked: Asked, outcome: Outcome) -> Decision:
         permission = outcome.permission
-        return Decision(
+        made = Decision(
             decision_id=str(uuid.uuid4()),
             decided_at=asked.decided_at,
             record_key=str(asked.record[self.contract.key]),
@@ -276,6 +276,7 @@ class Service:
             reasons_pending=outcome.pending,
             idempotency_key=asked.key,
         )
+        return made
 
     def _recorded(self, asked: Asked, outcome: Outcome, own: Decision, stands: Decision) -> None:
         if stands.decision_id != own.decision_id:
