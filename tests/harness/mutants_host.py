@@ -91,8 +91,8 @@ MUTANTS = (
     Mutant(
         "what a team names is not handed on",
         PROCESSES,
-        "env=handed_on(wanted.variables)",
-        "env=handed_on()",
+        "**handed_on(wanted.variables)}",
+        "**handed_on()}",
         SURROUNDINGS,
         "not_let_through",
     ),

@@ -51,8 +51,8 @@ MUTANTS = (
     Mutant(
         "a decision counts after its last look at the permission only",
         SERVICE,
-        "            asked.passage.enter()\n            after",
-        "            after",
+        "        asked.passage.enter()\n        after",
+        "        after",
         CONFIRMED,
         "being_recorded",
     ),

@@ -23,7 +23,9 @@ from harness.pilot import Choice, Contract, FallbackFile
 from harness.serving.access import Access
 from harness.serving.admission import Asked, Fallbacks, Outcome, Recorder, overloaded
 from harness.serving.breaker import BreakerOpen, Rule
+from harness.serving.cached import Scores
 from harness.serving.calls import Busy, Overloaded, TooSlow
+from harness.serving.explaining import Explaining
 from harness.serving.host import Call, ModelDied, ModelHost
 from harness.serving.logs import failed
 from harness.serving.scored import Scored, ScoreInvalid, plain
@@ -68,6 +70,7 @@ class Service:
         breaker: Rule = Rule(),  # noqa: B008 - frozen
         variables: Sequence[str] = (),
         shadow: Shadow,
+        explaining: Explaining,
     ) -> None:
         self.contract = contract
         self.control = control
@@ -76,6 +79,8 @@ class Service:
         self.underway = Underway()
         self._fallback = fallback
         self._shadow = shadow
+        self._explaining = explaining
+        self._scores = Scores(contract.cache)
         self.host = ModelHost(
             models,
             reasons=reasons,
@@ -133,16 +138,26 @@ class Service:
         slots = [] if state is None else [slot for slot in (state.champion, state.challenger) if slot]
         return {slot.digest: self.host.state(slot.digest, wait_s=wait_s) for slot in slots}
 
+    def explain(self) -> None:
+        """Give the reasons that an earlier service did not get to, beside everything else."""
+        self._explaining.look()
+
     def close(self) -> None:
         """End the models' processes, and those beside, and let go of the store."""
         self._shadow.close()
+        self._explaining.close()
         self.host.close()
         self._fallbacks.close()
         self._recorder.close()
+        self._begin()
         self.store.close()
 
     def start_anew(self) -> None:
         """Nothing waits, as after a fork: threads do not come along."""
+        self._explaining.start_anew()
+        self._begin()
+
+    def _begin(self) -> None:
         self._recorder = Recorder(
             lambda decisions: self.store.record_all(decisions), self._decision, self._recorded
         )
@@ -199,29 +214,35 @@ class Service:
         try:
             if permission.stage == "sandbox" and self.host.manifest(permission.digest).origin == "real":
                 raise _RealData
-            self.host.put(permission.digest, Call(record, self._scored, asked))
+            known = self._scores.find(permission.digest, record)
+            if known is None:
+                self.host.put(permission.digest, Call(record, self._scored, asked))
         except Exception as error:
             self._leave(asked, permission, _why(error))
+        else:
+            if known is not None:
+                self._by_model(asked, known)
 
     def _scored(self, answers: Sequence[tuple[Call, Scored | BaseException]]) -> None:
         """Take what the model said of records that were scored together."""
         for call, answer in answers:
             asked: Asked = call.about
-            if not isinstance(answer, Scored):
+            if isinstance(answer, Scored):
+                self._scores.keep(asked.permission.digest or "", asked.record, answer)
+                self._by_model(asked, answer)
+            else:
                 self._leave(asked, asked.permission, _why(answer))
-                continue
-            # Scoring takes time in which somebody may have stopped the model; what is in force now counts.
-            asked.passage.enter()
-            after = self._permission(asked.entity)
-            if after.digest != asked.permission.digest:
-                why = after.why if after.arm is Arm.FALLBACK else Why.MODEL_REPLACED
-                self._leave(asked, after, why)
-                continue
-            self._recorder.enter(asked)
-            outcome = Outcome(
-                after, Why.ASSIGNED, answer.decision, answer.reasons, answer.score, answer.pending
-            )
-            self._recorder.put(asked, outcome)
+
+    def _by_model(self, asked: Asked, said: Scored) -> None:
+        # Scoring takes time in which somebody may have stopped the model; what is in force now counts.
+        asked.passage.enter()
+        after = self._permission(asked.entity)
+        if after.digest != asked.permission.digest:
+            self._leave(asked, after, after.why if after.arm is Arm.FALLBACK else Why.MODEL_REPLACED)
+            return
+        self._recorder.enter(asked)
+        outcome = Outcome(after, Why.ASSIGNED, said.decision, said.reasons, said.score, said.pending)
+        self._recorder.put(asked, outcome)
 
     def _leave(self, asked: Asked, permission: Permission, why: Why) -> None:
         """Leave a request to the fallback, where that has a place for it."""
@@ -291,6 +312,8 @@ class Service:
             own.revision,
             (time.monotonic() - asked.started) * 1000,
         )
+        if own.reasons_pending:
+            self._explaining.look()
         if outcome.permission.shadow is not None:
             self._shadow.offer(own, outcome.permission.shadow)
 
