@@ -86,6 +86,7 @@ def test_what_waits_is_one_call_and_one_that_is_alone_goes_at_once(
     tiny: Any, monkeypatch: pytest.MonkeyPatch, batch: str, alone: bool
 ) -> None:
     monkeypatch.setenv("PILOT_SERVING__BATCH", batch)
+    monkeypatch.setenv("PILOT_SERVING__IN_FLIGHT", "32")
     digest = tiny.offered()
     deciding = tiny.service()
     record = tiny.parsed()
