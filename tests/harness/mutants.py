@@ -316,8 +316,8 @@ MUTANTS = (
     Mutant(
         "a decision is not recorded",
         SERVICE,
-        "lambda decisions: self.store.record_all(decisions)",
-        "lambda decisions: decisions",
+        "standing = self.store.record_all(made)",
+        "standing = list(made)",
         DECISIONS,
         "in_the_store",
     ),
@@ -332,8 +332,8 @@ MUTANTS = (
     Mutant(
         "a model's failure hides what was assigned",
         SERVICE,
-        "                self._leave(asked, asked.permission, _why(answer))",
-        "                self._leave(asked, Permission(Arm.FALLBACK, _why(answer)), _why(answer))",
+        "                self._leave(asked, asked.permission, why)\n",
+        "                self._leave(asked, Permission(Arm.FALLBACK, why), why)\n",
         DECISIONS,
         "no_valid_score",
     ),

@@ -224,9 +224,8 @@ MUTANTS = (
     Mutant(
         "a model in shadow shares its server with models that decide",
         "serving/server.py",
-        "nice=10),\n        variables=settings.serving.model_environment,\n        beside=True,\n    )\n\n\n"
-        "def exp",
-        "nice=10),\n        variables=settings.serving.model_environment,\n    )\n\n\ndef exp",
+        "        beside=True,\n        started=started,\n",
+        "        started=started,\n",
         "test_serving_host_ends.py",
         "takes_its_server_along",
     ),
