@@ -177,8 +177,8 @@ MUTANTS = (
     Mutant(
         "scores are kept whatever the contract says",
         SERVICE,
-        "Scores(contract.cache)",
-        "Scores(max(2, contract.cache))",
+        "Scores(self.contract.cache)",
+        "Scores(max(2, self.contract.cache))",
         TESTS,
         "only_where_the_contract",
     ),

@@ -230,6 +230,12 @@ def test_how_many_go_together_follows_from_what_calls_take(tiny: Any, ready: tup
     assert found._size == 32
     found._learn(32, 10.0)  # between the two
     assert found._size == 32
+    # A single call that was slow says little of many, while they are quick; and much once they are not.
+    found._inside, found._call_s = 65, 7.0
+    assert found._waits_s() == 7.0
+    found._call_s = 8.0
+    assert found._waits_s() == 16.0
+    found._inside = 0
 
 
 def test_what_would_wait_too_long_is_the_fallbacks_and_only_then_nobodys(
@@ -247,7 +253,7 @@ def test_what_would_wait_too_long_is_the_fallbacks_and_only_then_nobodys(
         # Two wait behind it; a further one would come too late, by what calls took.
         waiting += [pool.submit(deciding.decide, tiny.parsed()) for _ in range(2)]
         wait(lambda: lane_of(deciding, digest)._inside == 3)
-        lane_of(deciding, digest)._each_s = 6.0
+        lane_of(deciding, digest)._call_s = 9.0
         shed = deciding.decide(tiny.parsed())
         assert (shed.served_by, shed.why, shed.assigned) == ("fallback", "overloaded", "challenger")
         # Now the fallback takes its time, and two requests are all that may wait behind the model.

@@ -89,7 +89,8 @@ class Explaining:
                 while not self._closed and self._some():
                     pass
             except Exception as error:
-                failed("pending reasons could not be looked for", error)
+                if not self._closed:
+                    failed("pending reasons could not be looked for", error)
 
     def _some(self) -> bool:
         """Do some of what is to do; False where nothing is left that can be done now."""

@@ -79,7 +79,6 @@ class Service:
         self._fallback = fallback
         self._shadow = shadow
         self._explaining = explaining
-        self._scores = Scores(contract.cache)
         self.host = ModelHost(
             models,
             reasons=reasons,
@@ -162,6 +161,7 @@ class Service:
     def start_anew(self) -> None:
         """Nothing waits, as after a fork: threads do not come along."""
         self._explaining.start_anew()
+        self._scores = Scores(self.contract.cache)
         self._begin()
 
     def _begin(self) -> None:
