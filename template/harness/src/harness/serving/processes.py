@@ -39,6 +39,9 @@ sys.path[:] = sys.argv[3:]
 from harness.serving.forkserver import main
 main(*map(int, sys.argv[1:3]))"""
 LOAD_WITHIN_S = 120.0
+# A batch is small, and threads that share it out wait for each other longer than they compute where every
+# processor has something to do. The environment of the service says otherwise where somebody wants it.
+ALONE = {"POLARS_MAX_THREADS": "1"}
 MOST_TEXT = 1_000
 
 _Kind = TypeVar("_Kind", bound=Elsewhere)
@@ -83,7 +86,7 @@ class ProcessServer:
         try:
             self._process = subprocess.Popen(
                 command,
-                env=handed_on(wanted.variables),
+                env={**ALONE, **handed_on(wanted.variables)},
                 stdin=subprocess.DEVNULL,
                 stdout=theirs_to_write,
                 stderr=theirs_to_write,
