@@ -110,8 +110,8 @@ MUTANTS = (
     Mutant(
         "a model of real data decides a batch in the sandbox",
         DECIDING,
-        "Why.REAL_DATA_IN_SANDBOX if self._service.refused(permission) else Why.ASSIGNED",
-        "Why.ASSIGNED",
+        'if permission.stage == "sandbox" and origin == "real":',
+        "if False:",
         TESTS,
         "real_data",
     ),

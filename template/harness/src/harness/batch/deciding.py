@@ -22,7 +22,8 @@ from harness.control.permission import bucket
 from harness.errors import PilotError
 from harness.pilot import Choice, Contract, Reason
 from harness.serving.bulk import BulkModel, Scores
-from harness.serving.service import FallbackFailed, Service
+from harness.serving.logs import failed
+from harness.serving.service import Service
 from harness.store.database import now
 
 NOT_DECIDED = "fallback_failed"
@@ -217,9 +218,12 @@ class Deciding:
         if permission.arm is Arm.FALLBACK or permission.digest is None:
             return permission.why
         try:
-            return Why.REAL_DATA_IN_SANDBOX if self._service.refused(permission) else Why.ASSIGNED
+            origin = self._service.host.manifest(permission.digest).origin
         except PilotError:
             return Why.MODEL_UNAVAILABLE
+        if permission.stage == "sandbox" and origin == "real":
+            return Why.REAL_DATA_IN_SANDBOX
+        return Why.ASSIGNED
 
     def _by_fallback(
         self, taken: Taken, left: np.ndarray, decision: np.ndarray, reasons: np.ndarray
@@ -231,10 +235,13 @@ class Deciding:
             frame = pl.DataFrame(taken.records.take(pa.array(missing, pa.int64())))
             for row, record in zip(missing, frame.iter_rows(named=True), strict=True):
                 try:
-                    said, because = self._service.fall_back(record)
+                    said, because = self._service.said_by_fallback(record)
                     taken.answers[row] = _json(said), _reasons(because)
-                except FallbackFailed as error:
-                    taken.answers[row] = f"{NOT_DECIDED}:{error}"
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:  # sys.exit() in a library is a failure like any other
+                    failed("the fallback failed", error)
+                    taken.answers[row] = f"{NOT_DECIDED}:{type(error).__name__}"
         for row in rows:
             answer = taken.answers[row]
             if isinstance(answer, str):

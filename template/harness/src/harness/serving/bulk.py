@@ -32,7 +32,7 @@ from harness.serving.processes import (
     failure,
     process_server,
 )
-from harness.serving.whys import why_of
+from harness.serving.why import why_of
 from harness.serving.wire import Ended, Late, Malformed, encode, exactly, receive, send
 
 if TYPE_CHECKING:

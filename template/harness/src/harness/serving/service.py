@@ -23,13 +23,15 @@ from harness.serving import followed, tracing
 from harness.serving.access import Access
 from harness.serving.admission import Asked, Fallbacks, Outcome, Recorder, overloaded
 from harness.serving.breaker import Rule
+from harness.serving.cached import Scores
+from harness.serving.explaining import Explaining
 from harness.serving.host import Call, ModelHost
 from harness.serving.logs import FIELDS, failed
 from harness.serving.metrics import Metrics
 from harness.serving.scored import Scored, plain
 from harness.serving.shadow import Shadow
 from harness.serving.underway import Underway
-from harness.serving.whys import RealData, why_of
+from harness.serving.why import RealData, why_of
 from harness.store import Decision, DecisionStore, IdempotencyConflict
 from harness.store.database import now
 
@@ -65,6 +67,7 @@ class Service:
         breaker: Rule = Rule(),  # noqa: B008 - frozen
         variables: Sequence[str] = (),
         shadow: Shadow,
+        explaining: Explaining,
         metrics: Metrics,
     ) -> None:
         self.metrics = metrics
@@ -75,6 +78,7 @@ class Service:
         self.underway = Underway()
         self._fallback = fallback
         self._shadow = shadow
+        self._explaining = explaining
         self.host = ModelHost(
             models,
             reasons=reasons,
@@ -142,39 +146,18 @@ class Service:
         """Whether a decision of that stage is about nothing real."""
         return self._sandbox(stage)
 
-    def refused(self, permission: Permission) -> bool:
-        """Whether the model that is assigned is one of real data, which does not decide in the sandbox.
-
-        Raises:
-            PilotError: Its package is missing.
-        """
-        digest = permission.digest
-        return (
-            digest is not None
-            and permission.stage == "sandbox"
-            and self.host.manifest(digest).origin == "real"
-        )
-
-    def fall_back(self, record: Mapping[str, Any]) -> tuple[str | float, tuple[Reason, ...]]:
-        """What the fallback decides, and why.
-
-        Raises:
-            FallbackFailed: It raised, or decided what the contract's decision cannot take.
-        """
-        try:
-            return self._said_by_fallback(record)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            failed("the fallback failed", error)
-            raise FallbackFailed(type(error).__name__) from error
+    def explain(self) -> None:
+        """Give the reasons that an earlier service did not get to, beside everything else."""
+        self._explaining.look()
 
     def close(self) -> None:
         """End the models' processes, and those beside, and let go of the store."""
         self._shadow.close()
+        self._explaining.close()
         self.host.close()
         self._fallbacks.close()
         self._recorder.close()
+        self._begin()
         self.store.close()
         self.metrics.close()
 
@@ -185,6 +168,11 @@ class Service:
 
     def start_anew(self) -> None:
         """Nothing waits, as after a fork: threads do not come along."""
+        self._explaining.start_anew()
+        self._scores = Scores(self.contract.cache)
+        self._begin()
+
+    def _begin(self) -> None:
         self._recorder = Recorder(self._record_all, self._decision, self._recorded)
         self._fallbacks = Fallbacks(
             self._by_fallback, self._late, within_s=self._fallback_s, budget_s=self._budget_s
@@ -239,11 +227,16 @@ class Service:
             self._leave(asked, permission, permission.why)
             return
         try:
-            if self.refused(permission):
+            if permission.stage == "sandbox" and self.host.manifest(permission.digest).origin == "real":
                 raise RealData
-            self.host.put(permission.digest, Call(record, self._scored, asked))
+            known = self._scores.find(permission.digest, record)
+            if known is None:
+                self.host.put(permission.digest, Call(record, self._scored, asked))
         except Exception as error:
             self._leave(asked, permission, why_of(error))
+        else:
+            if known is not None:
+                self._by_model(asked, known)
 
     def _scored(self, answers: Sequence[tuple[Call, Scored | BaseException]]) -> None:
         """Take what the model said of records that were scored together."""
@@ -251,23 +244,24 @@ class Service:
         for call, answer in answers:
             asked: Asked = call.about
             self._answered(asked, call, answer, now)
-            if not isinstance(answer, Scored):
+            if isinstance(answer, Scored):
+                self._scores.keep(asked.permission.digest or "", asked.record, answer)
+                self._by_model(asked, answer)
+            else:
                 with followed.on(asked.by):
                     why = why_of(answer)
                 self._leave(asked, asked.permission, why)
-                continue
-            # Scoring takes time in which somebody may have stopped the model; what is in force now counts.
-            asked.passage.enter()
-            after = self._permission(asked.entity)
-            if after.digest != asked.permission.digest:
-                why = after.why if after.arm is Arm.FALLBACK else Why.MODEL_REPLACED
-                self._leave(asked, after, why)
-                continue
-            self._recorder.enter(asked)
-            outcome = Outcome(
-                after, Why.ASSIGNED, answer.decision, answer.reasons, answer.score, answer.pending
-            )
-            self._recorder.put(asked, outcome)
+
+    def _by_model(self, asked: Asked, said: Scored) -> None:
+        # Scoring takes time in which somebody may have stopped the model; what is in force now counts.
+        asked.passage.enter()
+        after = self._permission(asked.entity)
+        if after.digest != asked.permission.digest:
+            self._leave(asked, after, after.why if after.arm is Arm.FALLBACK else Why.MODEL_REPLACED)
+            return
+        self._recorder.enter(asked)
+        outcome = Outcome(after, Why.ASSIGNED, said.decision, said.reasons, said.score, said.pending)
+        self._recorder.put(asked, outcome)
 
     def _leave(self, asked: Asked, permission: Permission, why: Why) -> None:
         """Leave a request to the fallback, where that has a place for it."""
@@ -282,7 +276,7 @@ class Service:
 
     def _by_fallback(self, asked: Asked) -> None:
         try:
-            decision, reasons = self._said_by_fallback(asked.record)
+            decision, reasons = self.said_by_fallback(asked.record)
         except BaseException as error:  # sys.exit() in a library is a failure like any other
             if asked.claim():
                 with followed.on(asked.by):
@@ -300,7 +294,7 @@ class Service:
 
     def _decision(self, asked: Asked, outcome: Outcome) -> Decision:
         permission = outcome.permission
-        return Decision(
+        made = Decision(
             decision_id=str(uuid.uuid4()),
             decided_at=asked.decided_at,
             record_key=str(asked.record[self.contract.key]),
@@ -321,6 +315,7 @@ class Service:
             reasons_pending=outcome.pending,
             idempotency_key=asked.key,
         )
+        return made
 
     def _answered(self, asked: Asked, call: Call, answer: Scored | BaseException, now: float) -> None:
         """Take down how long a request waited for its model, and how long that took."""
@@ -368,10 +363,13 @@ class Service:
         )
         followed.remember(own.decision_id)
         self.metrics.decided(own, now - asked.started)
+        if own.reasons_pending:
+            self._explaining.look()
         if outcome.permission.shadow is not None:
             self._shadow.offer(own, outcome.permission.shadow)
 
-    def _said_by_fallback(self, record: Mapping[str, Any]) -> tuple[str | float, tuple[Reason, ...]]:
+    def said_by_fallback(self, record: Mapping[str, Any]) -> tuple[str | float, tuple[Reason, ...]]:
+        """What the fallback decides, and why; it may raise anything."""
         answer = self._fallback.decide(record)
         return self._allowed(answer.decision), tuple(plain(reason) for reason in answer.reasons)
 

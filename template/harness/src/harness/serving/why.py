@@ -1,4 +1,4 @@
-"""What is recorded of a model that did not answer."""
+"""Why the fallback decides in a model's place."""
 
 from __future__ import annotations
 
