@@ -134,6 +134,16 @@ class Database:
                 mend="Restore it from a backup if records were in it, and restart the service.",
             )
 
+    def revision(self) -> tuple[str | None, bool]:
+        """The store's revision, None for one that is older than revisions are; and whether there is none yet.
+
+        Raises:
+            StoreUnavailable: The database does not answer.
+        """
+        with self.connected() as connection:
+            found = revision(connection)
+            return found, found is None and not sa.inspect(connection).has_table("decisions")
+
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()

@@ -8,6 +8,7 @@ default, so that a service of the version before goes on beside it until it is s
 from __future__ import annotations
 
 import ast
+import glob
 import logging
 import sqlite3
 from dataclasses import dataclass
@@ -49,6 +50,11 @@ def revisions() -> list[Revision]:
         Revision(file.stem[1:5], (ast.get_docstring(ast.parse(file.read_text("utf-8"))) or "").split("\n")[0])
         for file in sorted(FOLDER.glob("v*.py"))
     ]
+
+
+def copies(file: Path | None) -> list[Path]:
+    """The copies of SQLite's file that upgrades have kept; they hold what was in it then."""
+    return [] if file is None else sorted(file.parent.glob(f"{glob.escape(file.name)}{BEFORE}*"))
 
 
 def bring_up(engine: sa.Engine, file: Path | None, where: str) -> None:
