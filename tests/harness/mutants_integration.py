@@ -158,7 +158,7 @@ MUTANTS = (
     Mutant(
         "a decision is recorded without its delivery",
         DECISIONS,
-        "                write(connection, decision)",
+        "                write(connection, new)",
         "                pass",
         OUTBOX,
         "waits_with_all",
@@ -166,10 +166,10 @@ MUTANTS = (
     Mutant(
         "a delivery is written in a transaction of its own",
         DECISIONS,
-        "                write(connection, decision)",
+        "                write(connection, new)",
         "                with self.database.engine.connect() as other:\n                    pass\n"
         "            connection.commit()\n            connection.begin()\n"
-        "            for write in self._alongside:\n                write(connection, decision)",
+        "            for write in self._alongside:\n                write(connection, new)",
         OUTBOX,
         "cannot_wait",
     ),
