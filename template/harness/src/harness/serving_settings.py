@@ -24,7 +24,16 @@ class Serving(Section):
         reasons: How many reasons a decision carries.
         budget_ms: Milliseconds that a caller waits for the model before the fallback decides; a call that
             takes longer is ended with the model's process, which starts again.
-        in_flight: How many calls of one model may wait or be under way at once.
+        in_flight: How many calls of one model may wait or be under way at once; what comes beyond them is the
+            fallback's.
+        batch: How many records a call of a model carries at most: whatever waits goes together, and as many
+            as fit well into the budget. 1 has each record scored alone.
+        fallback_budget_ms: Milliseconds within which the fallback has to have decided after that; a request
+            that it has not decided by then is answered with 503.
+        queue: How many requests may wait for the fallback or for their record in each process; what comes
+            beyond them is answered with 503, at once.
+        reasons_budget_ms: Milliseconds of a call that reasons may take. What takes longer is answered
+            without, marked as pending, and put on record afterwards.
         breaker_failures: After how many failures of a model within the window the fallback decides without
             asking it: exceptions, invalid scores, time-outs and the end of its process count.
         breaker_window_s: Seconds within which these failures count.
@@ -48,6 +57,10 @@ class Serving(Section):
     reasons: int = Field(default=3, ge=0, le=20)
     budget_ms: int = Field(default=1_000, ge=1, le=60_000)
     in_flight: int = Field(default=8, ge=1, le=32)
+    batch: int = Field(default=64, ge=1, le=1_024)
+    fallback_budget_ms: int = Field(default=1_000, ge=1, le=60_000)
+    queue: int = Field(default=1_024, ge=1, le=100_000)
+    reasons_budget_ms: int = Field(default=100, ge=1, le=60_000)
     breaker_failures: int = Field(default=5, ge=1, le=10_000)
     breaker_window_s: float = Field(default=10, gt=0, le=3_600)
     breaker_retry_s: float = Field(default=5, gt=0, le=3_600)

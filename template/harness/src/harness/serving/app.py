@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+import re
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Body, FastAPI, Request
+from fastapi import Body, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, Field, ValidationError
 
 from harness import __version__
 from harness.control import StateUnreadable
 from harness.serving import outcomes, schema, stopping
 from harness.serving.access import Guarded, Refused, refused, requires
+from harness.serving.calls import Overloaded
 from harness.serving.service import FallbackFailed, Service
 from harness.serving.team import PREFIX, Route, Team
 from harness.serving.underway import Answering
-from harness.store import StoreUnavailable
+from harness.store import Decision, IdempotencyConflict, StoreUnavailable
+
+MOST_KEY = 255
+KEY = re.compile(rf"[!-~]{{1,{MOST_KEY}}}")
 
 
 class ReasonOut(BaseModel):
@@ -41,6 +48,9 @@ class DecisionOut(BaseModel):
     model: str | None = Field(description="The assigned model's digest")
     revision: int = Field(description="The control state that was in force")
     sandbox: bool = Field(description="True for a decision about nothing real")
+    reasons_pending: bool = Field(
+        description="Whether the reasons took longer than there was time; they are put on record later"
+    )
 
 
 def create_app(
@@ -68,27 +78,28 @@ def create_app(
     app.state.access = service.access
     record_model = schema.request_model(service.contract)
 
-    def decide(record: schema.Request) -> JSONResponse:
-        """Decide one record; the decision is durable before this answers."""
-        made = service.decide(record.model_dump())
-        return JSONResponse(
-            DecisionOut(
-                decision_id=made.decision_id,
-                decision=made.decision,
-                score=made.score,
-                reasons=[ReasonOut(**reason) for reason in made.reasons],
-                served_by=made.served_by,
-                why=made.why,
-                model=made.model_digest,
-                revision=made.revision,
-                sandbox=made.sandbox,
-            ).model_dump()
-        )
+    def decide(record: schema.Request) -> Any:
+        """Decide one record; the decision is durable before this answers.
+
+        A request with the header Idempotency-Key that is sent again gets the decision of the first time.
+        """
+
+    async def decided(request: Request) -> Response:
+        record = await _record(request, record_model)
+        made = await service.decided(record, key=_key(request))
+        return Response(_written(made), media_type="application/json")
 
     # The contract is only known at run time, and FastAPI reads the body's model from the annotation.
     decide.__annotations__["record"] = Annotated[record_model, Body()]
     decide.__annotations__["return"] = DecisionOut
-    app.post("/decide", response_model=DecisionOut, dependencies=[requires("decide")])(decide)
+    app.router.add_api_route(
+        "/decide",
+        decide,
+        methods=["POST"],
+        response_model=DecisionOut,
+        dependencies=[requires("decide")],
+        route_class_override=_answered_by(decided),
+    )
     outcomes.attach(app, service)
     stopping.attach(app, service, root)
 
@@ -112,6 +123,79 @@ def create_app(
     if routes:
         app.mount(PREFIX, Team(service, routes, HANDLERS, budget_s=routes_budget_s))
     return app
+
+
+def _answered_by(handler: Callable[[Request], Awaitable[Response]]) -> type[APIRoute]:
+    """A guarded route that this handler answers; its function says no more than what the schema shows.
+
+    FastAPI would look at each request's dependencies, and validate and serialise the answer, of which every
+    part is the service's own: a third of what a decision costs.
+    """
+
+    class Handled(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            async def handle(request: Request) -> Response:
+                return await handler(request)
+
+            return handle
+
+    class GuardedAndHandled(Guarded, Handled):
+        """The caller is checked first, as on every other route."""
+
+    return GuardedAndHandled
+
+
+async def _record(request: Request, model: type[schema.Request]) -> dict[str, Any]:
+    body: Any = await request.body()
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    try:
+        if kind == "application/json" or kind.endswith("+json"):
+            body = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        why = error.msg if isinstance(error, json.JSONDecodeError) else "it cannot be read"
+        found = {"type": "json_invalid", "loc": ("body",), "ctx": {"error": why}}
+        raise RequestValidationError([found]) from None
+    try:
+        return dict(model.model_validate(body))
+    except ValidationError as error:
+        told = error.errors(include_input=False, include_url=False)
+        raise RequestValidationError([{**each, "loc": ("body", *each["loc"])} for each in told]) from error
+
+
+def _key(request: Request) -> str | None:
+    """The caller's name for the request, within the names that are the same token's."""
+    given = request.headers.get("idempotency-key")
+    if given is None:
+        return None
+    if not KEY.fullmatch(given):
+        raise _KeyInvalid
+    access = request.app.state.access
+    caller = access.check(request.headers.get("authorization"), "decide", of="POST /decide")
+    return f"{caller.name}:{given}"
+
+
+class _KeyInvalid(Exception):
+    """The header Idempotency-Key holds what is no key."""
+
+
+def _written(made: Decision) -> bytes:
+    return json.dumps(
+        {
+            "decision_id": made.decision_id,
+            "decision": made.decision,
+            "score": made.score,
+            "reasons": made.reasons,
+            "served_by": made.served_by,
+            "why": made.why,
+            "model": made.model_digest,
+            "revision": made.revision,
+            "sandbox": made.sandbox,
+            "reasons_pending": made.reasons_pending,
+        },
+        ensure_ascii=False,
+        allow_nan=False,
+        separators=(",", ":"),
+    ).encode()
 
 
 def in_force(service: Service) -> dict[str, Any]:
@@ -188,10 +272,22 @@ def _refused(code: str) -> Callable[[Request, Exception], JSONResponse]:
     return handler
 
 
+async def _no_key(_request: Request, _error: Exception) -> JSONResponse:
+    detail = f"The header Idempotency-Key is 1 to {MOST_KEY} visible ASCII characters, such as a UUID."
+    return JSONResponse({"error": "invalid_idempotency_key", "detail": detail}, status_code=422)
+
+
+async def _other_record(_request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"error": "idempotency_conflict", "detail": str(error)}, status_code=422)
+
+
 HANDLERS: dict[type[Exception], Any] = {
     RequestValidationError: _invalid,
     Refused: refused,
     StoreUnavailable: _refused("not_recorded"),
     FallbackFailed: _refused("fallback_failed"),
+    Overloaded: _refused("overloaded"),
+    IdempotencyConflict: _other_record,
+    _KeyInvalid: _no_key,
     Exception: _unforeseen,
 }
