@@ -5,12 +5,13 @@
 
 from harness.store.database import Database, StoreUnavailable
 from harness.store.decisions import Decision, DecisionStore, IdempotencyConflict
-from harness.store.outbox import Outbox, Parcel, Waiting, put
+from harness.store.outbox import DeadLetter, Outbox, Parcel, Waiting, put
 from harness.store.outcomes import Outcome, OutcomeStore, Received
 from harness.store.shadow import Pair, Shadowed, ShadowStore
 
 __all__ = [
     "Database",
+    "DeadLetter",
     "Decision",
     "DecisionStore",
     "IdempotencyConflict",

@@ -17,15 +17,15 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from harness.files import whole_file
-from harness.store.database import HEAD, StoreUnavailable, metadata, revision, version
+from harness.store.database import HEAD, SPACE, StoreUnavailable, metadata, revision, version
 
 log = logging.getLogger("harness.store")
 
 FOLDER = Path(__file__).parent / "revisions"
 # Seconds that a change of a table waits for those who use it: behind it, everybody waits.
 LOCK_WITHIN_S, UPGRADE_WITHIN_S = 10, 600
-# A number of our own among the advisory locks of the database.
-ADVISORY = 0x70696C6F
+# Among the advisory locks of the database.
+MIGRATING = 0
 BEFORE = ".before-"
 # What tells a table of decisions from another's of the same name.
 KNOWN_BY = {"sequence", "decision_id", "decided_at", "record_key", "entity", "record", "served_by"}
@@ -99,7 +99,7 @@ def _alone(connection: sa.Connection) -> None:
     # SQLite's transaction has begun with its lock.
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{UPGRADE_WITHIN_S}s'")
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({ADVISORY}, 0)")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({SPACE}, {MIGRATING})")
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_WITHIN_S}s'")
 
 
