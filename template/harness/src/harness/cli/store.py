@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from harness.store import Database
 
 group = typer.Typer(
-    help="The database of decisions: what revision it is of, and bringing it up to date.",
+    help="The database of decisions: its revision, what leaves it, and copies for a warehouse.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -24,6 +26,9 @@ def register(app: typer.Typer) -> None:
     """Add this group's verbs."""
     group.command()(status)
     group.command()(upgrade)
+    group.command()(erase)
+    group.command()(prune)
+    group.command()(export)
     app.add_typer(group, name="store")
 
 
@@ -63,6 +68,154 @@ def upgrade(as_json: Json = False) -> None:
     context.say(f"the store is brought from revision {before['revision'] or 'none'} to {after['revision']}")
     for copy in after["copies"]:
         context.say(f"  a copy of what it was: {copy}")
+
+
+def erase(
+    entity: Annotated[str, typer.Option(help="The entity, as decisions name it.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Erase what the store has of a person, in its copies too; what was counted stays, under nobody's name.
+
+    Deliveries that still wait are not made. What the consumer has is beyond reach, and is counted.
+    """
+    from harness.progress import working
+    from harness.store import Database, erasure, migrations
+
+    database = _open(upgrade=True)
+    try:
+        there = erasure.found(database, entity)
+        copies = migrations.copies(database.file)
+        if not yes:
+            _confirm(f"{there.decisions:,} decisions are erased for good. Go on?", as_json)
+        with working("erase") as report:
+            done = erasure.erase(database, entity, report)
+            for copy in copies:
+                _erase_copy(Database(f"sqlite:///{copy}", upgrade=False), entity)
+    finally:
+        database.close()
+    _audit("erase", f"{done.decisions} decisions, {done.outcomes} outcomes about one entity")
+    beyond = _beyond(done.delivered)
+    if as_json:
+        context.say_json({**asdict(done), "copies": [str(copy) for copy in copies], "beyond_reach": beyond})
+        return
+    context.say(
+        f"erased: {done.decisions:,} decisions, {done.outcomes:,} outcomes, {done.keys:,} idempotency keys; "
+        f"{done.withdrawn:,} deliveries withdrawn; {len(copies)} copies of the store"
+    )
+    context.say("Beyond reach, and yours to see to:")
+    for line in beyond:
+        context.say(f"  {line}")
+
+
+def prune(
+    days: Annotated[
+        int | None, typer.Option(help="Instead of pilot.toml [store] retention_days.", min=1)
+    ] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Delete; without, it is only counted.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete decisions that are older than their time, with their outcomes.
+
+    By default it says what it would do. A decision that is not delivered yet stays.
+    """
+    from datetime import UTC, datetime, timedelta
+
+    from harness.errors import PilotError
+    from harness.progress import working
+    from harness.store import erasure
+
+    kept_for = days or context.settings().store.retention_days
+    if not kept_for:
+        raise PilotError(
+            "nobody said how long decisions are kept",
+            where="pilot.toml [store] retention_days",
+            mend="Write the number of days there, or give --days.",
+        )
+    before = (datetime.now(UTC) - timedelta(days=kept_for)).isoformat(timespec="microseconds")
+    database = _open(upgrade=True)
+    try:
+        with working("prune") as report:
+            done = erasure.prune(database, before, apply=apply, report=report)
+    finally:
+        database.close()
+    if apply:
+        _audit("prune", f"{done.decisions} decisions, {done.outcomes} outcomes from before {before[:10]}")
+    if as_json:
+        context.say_json({"before": before, "applied": apply, **asdict(done)})
+        return
+    word = "deleted" if apply else "would be deleted (--apply does it)"
+    context.say(
+        f"{done.decisions:,} decisions and {done.outcomes:,} outcomes from before {before[:10]} {word}"
+    )
+    if done.undelivered:
+        context.say(f"  {done.undelivered:,} as old are kept: they are not delivered yet")
+
+
+def export(
+    to: Annotated[Path, typer.Option(help="The folder; what is there already stays.")],
+    as_json: Json = False,
+) -> None:
+    """Write decisions, outcomes and shadow as Parquet, one file a table and day (UTC), for other programs.
+
+    A day is written when it is over. SHA256SUMS lists the files; a run that was broken off goes on there.
+    """
+    from harness.progress import working
+    from harness.store import export as exporting
+
+    database = _open(upgrade=True)
+    try:
+        with working("export") as report:
+            done = exporting.export(database, to, report=report)
+    finally:
+        database.close()
+    if as_json:
+        context.say_json({"to": str(to), **asdict(done)})
+        return
+    context.say(
+        f"{len(done.written):,} files with {done.rows:,} rows written, {done.kept:,} were there already"
+    )
+
+
+def _confirm(question: str, as_json: bool) -> None:
+    import sys
+
+    from harness.errors import PilotError
+
+    if as_json or not sys.stdin.isatty():
+        raise PilotError("nobody is there to be asked", where="pilot store erase", mend="Give --yes.")
+    typer.confirm(question, abort=True)
+
+
+def _erase_copy(copy: Database, entity: str) -> None:
+    from harness.store import erasure
+    from harness.store.database import TURNS
+
+    try:
+        erasure.erase(copy, entity)
+    finally:
+        copy.close()
+        if copy.file is not None:
+            copy.file.with_name(copy.file.name + TURNS).unlink(missing_ok=True)
+
+
+def _audit(action: str, what: str) -> None:
+    from harness.control import audit
+    from harness.control.identity import actor
+    from harness.control.state import writing
+
+    settings = context.settings()
+    folder = settings.path(settings.control.folder)
+    with writing(folder):
+        audit.append(folder, actor=actor(), action=action, reason=what, revision=None)
+
+
+def _beyond(delivered: int) -> list[str]:
+    return [
+        f"{delivered:,} decisions that the consumer has",
+        "backups of the store, and what `pilot store export` has written",
+        "source systems, snapshots of the training data below var/, and models trained on them",
+    ]
 
 
 def _open(*, upgrade: bool) -> Database:

@@ -54,7 +54,11 @@ def revisions() -> list[Revision]:
 
 def copies(file: Path | None) -> list[Path]:
     """The copies of SQLite's file that upgrades have kept; they hold what was in it then."""
-    return [] if file is None else sorted(file.parent.glob(f"{glob.escape(file.name)}{BEFORE}*"))
+    return (
+        []
+        if file is None
+        else sorted(file.parent.glob(f"{glob.escape(file.name)}{BEFORE}[0-9][0-9][0-9][0-9]"))
+    )
 
 
 def bring_up(engine: sa.Engine, file: Path | None, where: str) -> None:
