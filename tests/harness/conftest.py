@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -267,7 +268,9 @@ def environment(tmp_path: Path) -> dict[str, str]:
     source = str(Path(harness.__file__).parents[1])
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PILOT_")}
     path = [source, str(tmp_path / "pilot" / "src")]
-    return kept | {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+    # What a service logs is read by people here.
+    text = {"PILOT_SERVING__LOG_FORMAT": "text"}
+    return kept | text | {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
 
 
 @pytest.fixture
@@ -551,7 +554,9 @@ def served(tiny: TinyPilot, environment: dict[str, str]) -> Iterator[Callable[..
         )
         started.append((process, stream))
         line = waited(lambda: _listening(log, process), within=60)
-        return Running(process, line.rsplit(" ", 1)[1].strip())
+        url = re.search(r"http://[^\s\"]+", line)  # a line may be JSON
+        assert url is not None
+        return Running(process, url[0])
 
     yield start
     for process, stream in started:

@@ -159,6 +159,22 @@ def no_drill(trialling: Trialling, _pairs: Pairs) -> None:
     (trialling.tiny.root / "evidence" / "drills" / "kill.json").unlink()
 
 
+def no_drill_of_the_data(trialling: Trialling, _pairs: Pairs) -> None:
+    (trialling.tiny.root / "evidence" / "drills" / "data-quality.json").unlink()
+
+
+def no_drill_of_the_delivery(trialling: Trialling, _pairs: Pairs) -> None:
+    (trialling.tiny.root / "evidence" / "drills" / "integration.json").unlink()
+
+
+def failed_drill_of_the_data(trialling: Trialling, _pairs: Pairs) -> None:
+    trialling.drilled(only="data-quality", passed=False, verdict="failed", checks=[FAILED])
+
+
+def old_drill_of_the_delivery(trialling: Trialling, _pairs: Pairs) -> None:
+    trialling.drilled(ago(31), only="integration")
+
+
 def old_drill(trialling: Trialling, _pairs: Pairs) -> None:
     trialling.drilled(ago(31))
 
@@ -232,6 +248,10 @@ def undated_drill(trialling: Trialling, _pairs: Pairs) -> None:
         (too_little_to_say, "trial.quiet", "? whether signals are quiet. input-drift: inconclusive"),
         (not_in_the_report, "trial.quiet", "? whether signals are quiet. input-drift: not in the report"),
         (no_drill, "trial.drilled", "? whether a kill stops the model"),
+        (no_drill_of_the_data, "trial.drilled_data", "? whether bad data is set aside"),
+        (no_drill_of_the_delivery, "trial.drilled_integration", "? whether each decision reaches"),
+        (failed_drill_of_the_data, "trial.drilled_data", "the last drill came out failed"),
+        (old_drill_of_the_delivery, "trial.drilled_integration", "longer ago than 30 days"),
         (old_drill, "trial.drilled", "longer ago than 30 days"),
         (drill_ahead, "trial.drilled", "which has not come yet"),
         (failed_drill, "trial.drilled", "the last drill came out failed"),
@@ -489,17 +509,13 @@ def test_26_metrics_that_stopped_are_inconclusive_and_promote_exits_3(
     tiny: Any, tmp_path: Any, pilot_here: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Everything else is in order: without decisions on record the answer is 3, and nothing is proposed."""
-    from harness.readiness import gates
-
-    monkeypatch.setattr(
-        gates, "EVIDENCE", tuple(one for one in gates.EVIDENCE if one.id != "evidence.load-test")
-    )
     governed = Governed(tiny, tmp_path / "control")
     digest = record.read(governed.root).model
     governed.control.mkdir(exist_ok=True)
     values = {"rev": 1, "stage": "early", "challenger": Slot(digest=digest, pct=10), "flag_key": "dryfield"}
     write_state(governed.control, State(**values, actor="x", reason="x", changed_at="x"))
     append(governed.control, actor="x", action="approve", reason="shadow → early, model x: y", revision=1)
+    governed.loaded()
     governed.settle("broad")
     report = examine(governed.settings(), now=None)
     refused = {each.check for each in report.missing if each.status == "refused"}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from harness.sections import Section
 
@@ -46,6 +47,7 @@ class Serving(Section):
         shadow_budget_ms: Milliseconds after which that model's answer counts as too slow.
         shadow_memory_mb: Megabytes of address space that its process may take. That is more than it uses: the
             example model uses 130 and reserves 1,200 with 2 processors, 1,800 with 32.
+        log_format: How the service logs: ``text``, ``json``, or ``auto``: text on a terminal, else JSON.
         models: Where packaged models are kept, one folder a digest.
         open_in_sandbox: Whether the sandbox, which only this machine reaches, answers callers without a
             token. In every other stage each caller needs one.
@@ -69,6 +71,7 @@ class Serving(Section):
     shadow_queue: int = Field(default=256, ge=1, le=100_000)
     shadow_budget_ms: int = Field(default=1_000, ge=1, le=60_000)
     shadow_memory_mb: int = Field(default=4_096, ge=256, le=1_048_576)
+    log_format: Literal["auto", "json", "text"] = "auto"
     models: Path = Path("var/models")
     open_in_sandbox: bool = True
 
@@ -81,6 +84,31 @@ class Serving(Section):
             if name.upper().startswith("PILOT_"):
                 raise ValueError(f"no model reads {name}, which is the harness's own; choose another name")
         return names
+
+
+class Slo(Section):
+    """What callers are promised, and at which volume; `pilot load` holds the service to it.
+
+    Attributes:
+        rate_per_s: The stated volume: requests a second in the busiest hour, over all replicas.
+        p95_ms: Milliseconds within which 95 of 100 decisions are there, from when they were asked for.
+        p99_ms: Milliseconds within which 99 of 100 are there.
+        max_fallback_share: The share of decisions, 0 to 1, that the fallback may make at that volume.
+        max_error_share: The share of requests, 0 to 1, that may get no decision.
+    """
+
+    rate_per_s: float = Field(default=50.0, gt=0, le=20_000, allow_inf_nan=False)
+    p95_ms: float = Field(default=200.0, gt=0, le=60_000, allow_inf_nan=False)
+    p99_ms: float = Field(default=500.0, gt=0, le=60_000, allow_inf_nan=False)
+    max_fallback_share: float = Field(default=0.01, ge=0, le=1)
+    max_error_share: float = Field(default=0.001, ge=0, le=1)
+
+    @field_validator("p99_ms")
+    @classmethod
+    def _in_order(cls, p99_ms: float, info: ValidationInfo) -> float:
+        if p99_ms < info.data.get("p95_ms", 0):
+            raise ValueError("at least p95_ms: more of them are to be there by then")
+        return p99_ms
 
 
 class Store(Section):

@@ -24,7 +24,9 @@ from harness.control import Permission, Why
 from harness.pilot import Reason
 from harness.serving.calls import Overloaded
 from harness.serving.deadlines import Deadlines
+from harness.serving.followed import NOBODY, Followed
 from harness.serving.logs import failed
+from harness.serving.tracing import NOTHING, Span
 from harness.serving.underway import Passage
 from harness.store import Decision, IdempotencyConflict, StoreUnavailable
 
@@ -75,6 +77,8 @@ class Asked:
         answer: What the asker waits for.
         loop: Where the asker waits; None for a thread.
         permission: The one that was asked for last.
+        by: By what it can be followed, in logs.
+        span: The part of a trace that it is.
         why: Why the fallback is to decide it.
         behind: Since when it waits for the fallback or its record, on the same clock.
     """
@@ -88,6 +92,8 @@ class Asked:
     answer: Future[Decision] | asyncio.Future[Decision]
     loop: asyncio.AbstractEventLoop | None
     permission: Permission
+    by: Followed = NOBODY
+    span: Span = NOTHING
     why: Why = Why.ASSIGNED
     behind: float = 0.0
     begun: bool = False
@@ -243,6 +249,11 @@ class Recorder:
         self._ended = False
         self._behind = 0
         self._lag_s = 0.0
+
+    @property
+    def behind(self) -> int:
+        """How many requests wait for their fallback or their record."""
+        return self._behind
 
     def enter(self, asked: Asked) -> None:
         """Count a request that no model is asked about any more: it waits for its fallback or its record."""

@@ -16,9 +16,10 @@ from pydantic import BaseModel, Field, ValidationError
 
 from harness import __version__
 from harness.control import StateUnreadable
-from harness.serving import outcomes, schema, stopping
+from harness.serving import followed, outcomes, schema, scrape, stopping, tracing
 from harness.serving.access import Guarded, Refused, refused, requires
 from harness.serving.calls import Overloaded
+from harness.serving.observed import WHY, Observed
 from harness.serving.service import FallbackFailed, Service
 from harness.serving.team import PREFIX, Route, Team
 from harness.serving.underway import Answering
@@ -61,7 +62,7 @@ def create_app(
     routes_budget_s: float = 10.0,
     root: Path | None = None,
 ) -> FastAPI:
-    """The application: ``POST /decide``, ``POST /outcomes``, ``POST /control/kill``, ``/health``, ``/ready``.
+    """The application: decide, outcomes, control/kill, metrics, ``/health`` and ``/ready``.
 
     The last two are open to everybody, because a stop asks ``/health`` whether it was heard.
 
@@ -72,7 +73,9 @@ def create_app(
         routes_budget_s: Seconds that a caller of one of these waits.
         root: The pilot's folder, below which the processes that serve are noted; None where none are.
     """
-    app = FastAPI(title=name, version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title=name, version=__version__, docs_url=None, redoc_url=None, telemetry=tracing.OF_FASTAPI
+    )
     app.add_middleware(Answering)
     app.router.route_class = Guarded
     app.state.access = service.access
@@ -102,26 +105,33 @@ def create_app(
     )
     outcomes.attach(app, service)
     stopping.attach(app, service, root)
+    scrape.attach(app, service, root)
+    commit = scrape.git_commit(root) if root is not None else ""
 
     # Not in a thread: calls that wait for a model may have them all, and a stop asks whether it was heard.
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        """Whether the process answers, and what is in force."""
-        return {"status": "ok", "version": __version__, **in_force(service)}
+        """Whether the process answers, and what is in force; it asks no store, which may be away."""
+        return {"status": "ok", "version": __version__, "commit": commit, **in_force(service)}
 
     @app.get("/ready")
     def ready() -> JSONResponse:
         """Whether decisions can be made and recorded: 200 also when the fallback makes them all."""
-        try:
-            service.store.ping()
-        except StoreUnavailable as error:
-            return JSONResponse({"status": "unavailable", "detail": str(error)}, status_code=503)
-        return JSONResponse({"status": "ready", **in_force(service), "models": _models(service)})
+        seen, models = in_force(service), _models(service)
+        checks = {"store": _asked(service), "control": seen.get("detail", "ok"), **_loaded(models)}
+        told = {"version": __version__, "commit": commit, **seen, "models": models, "checks": checks}
+        if checks["store"] != "ok":
+            # Its sentence also where it always was.
+            why = {"status": "unavailable", **told, "detail": checks["store"]}
+            return JSONResponse(why, status_code=503)
+        return JSONResponse({"status": "ready", **told})
 
     for kind, handler in HANDLERS.items():
         app.add_exception_handler(kind, handler)
     if routes:
         app.mount(PREFIX, Team(service, routes, HANDLERS, budget_s=routes_budget_s))
+    # The last one is the outermost: what another refuses is counted too.
+    app.add_middleware(Observed, metrics=service.metrics)
     return app
 
 
@@ -220,6 +230,20 @@ def _remote(service: Service, group: str) -> str | int | None:
     return remote.share(group) if remote.required or remote.read() is not None else None
 
 
+def _asked(service: Service) -> str:
+    """``ok``, or why the store would take no decision."""
+    try:
+        service.store.ping()
+    except StoreUnavailable as error:
+        return str(error)
+    return "ok"
+
+
+def _loaded(models: dict[str, str]) -> dict[str, str]:
+    """Each model by the beginning of its digest: ``ok``, or why the fallback decides in its place."""
+    return {f"model {digest[:12]}": "ok" if told == "loaded" else told for digest, told in models.items()}
+
+
 def _models(service: Service) -> dict[str, str]:
     try:
         return service.model_state()
@@ -257,14 +281,17 @@ def _plain(message: str) -> str:
 
 
 async def _unforeseen(_request: Request, error: Exception) -> JSONResponse:
+    # It is answered outside of what names the request in every other answer.
     return JSONResponse(
         {"error": "unforeseen", "detail": f"{type(error).__name__}; the service's log says where"},
         status_code=500,
+        headers=followed.followed().headers(),
     )
 
 
 def _refused(code: str) -> Callable[[Request, Exception], JSONResponse]:
-    def handler(_request: Request, error: Exception) -> JSONResponse:
+    def handler(request: Request, error: Exception) -> JSONResponse:
+        request.scope[WHY] = code
         return JSONResponse(
             {"error": code, "detail": str(error)}, status_code=503, headers={"Retry-After": "1"}
         )

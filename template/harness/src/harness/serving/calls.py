@@ -35,16 +35,18 @@ class Call:
 
     Attributes:
         taken: Whether it was handed to the model.
+        began: When it was, on the clock that only grows; 0 for never.
         ticket: The breaker's.
     """
 
-    __slots__ = ("_once", "about", "record", "taken", "ticket", "told")
+    __slots__ = ("_once", "about", "began", "record", "taken", "ticket", "told")
 
     def __init__(self, record: Mapping[str, Any], told: Told, about: Any = None) -> None:
         self.record = record
         self.told = told
         self.about = about
         self.taken = False
+        self.began = 0.0
         self.ticket = Ticket()
         self._once = threading.Lock()
 

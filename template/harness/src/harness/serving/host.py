@@ -12,10 +12,10 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.errors import PilotError
 from harness.pipeline.manifest import Manifest, named
@@ -46,6 +46,20 @@ __all__ = [
 MOST_MODELS = 3
 
 
+class Standing(NamedTuple):
+    """How a model stands.
+
+    Attributes:
+        loaded: Whether it has a process.
+        left_alone: Whether it has failed too often of late.
+        inside: How many calls wait or are under way.
+    """
+
+    loaded: bool
+    left_alone: bool
+    inside: int
+
+
 class ModelHost:
     """Scores records with packaged models that run in processes of their own.
 
@@ -62,6 +76,8 @@ class ModelHost:
         breaker: When a model that fails is left alone.
         variables: Names of variables of this process's environment that the models may read.
         beside: Whether the models run beside decisions, and so apart from those that decide.
+        started: Told of each process that was started for a model.
+        asked: Told how many records a model is asked about, at each call.
     """
 
     def __init__(
@@ -77,6 +93,8 @@ class ModelHost:
         breaker: Rule = Rule(),  # noqa: B008 - frozen
         variables: Sequence[str] = (),
         beside: bool = False,
+        started: Callable[[], None] = lambda: None,
+        asked: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._terms = Terms(
             models=models,
@@ -89,6 +107,8 @@ class ModelHost:
             rule=breaker,
             variables=tuple(sorted(set(variables))),
             beside=beside,
+            started=started,
+            asked=asked,
         )
         self.start_anew()
         _hosts.add(self)
@@ -157,6 +177,13 @@ class ModelHost:
     def pids(self) -> dict[str, int]:
         """The process of each model that runs, by its digest."""
         return {digest: model.pid for digest, model in list(self._known.items()) if model.pid}
+
+    def standing(self) -> dict[str, Standing]:
+        """How each model stands that was asked for, by its digest. Nobody is waited for."""
+        return {
+            digest: Standing(bool(model.pid), model.left_alone, model.inside)
+            for digest, model in list(self._known.items())
+        }
 
     def close(self) -> None:
         """End every process; a call that is under way fails."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Waited
 from dataclasses import dataclass, field, replace
@@ -53,6 +53,8 @@ class Terms:
     rule: Rule
     variables: tuple[str, ...]
     beside: bool
+    started: Callable[[], None]
+    asked: Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,16 @@ class Lane:
         """Its process; 0 where there is none."""
         process = self._process
         return process.pid if process else 0
+
+    @property
+    def inside(self) -> int:
+        """How many calls wait or are under way."""
+        return self._inside
+
+    @property
+    def left_alone(self) -> bool:
+        """Whether it has failed too often of late."""
+        return self._breaker.open
 
     def put(self, call: Call) -> None:
         """Have the model asked; what becomes of it is told.
@@ -224,8 +236,10 @@ class Lane:
         except BaseException as error:
             self._refuse(asked, error)
             return
+        began = time.monotonic()
         for call in asked:
-            call.taken = True
+            call.taken, call.began = True, began
+        self._terms.asked(len(asked))
         self._hand_over(asked, process)
 
     def _hand_over(self, asked: Sequence[Call], process: ModelProcess) -> None:
@@ -346,6 +360,7 @@ class Lane:
             process = self._in(surroundings(folder, manifest, block=False))
             self._block = False
         took = time.monotonic() - started
+        self._terms.started()
         self._breaker.wait_at_least(2 * took)
         log.info("the model %s is loaded in process %d after %.2f s", self._digest[:12], process.pid, took)
         return process

@@ -15,8 +15,9 @@ import polars as pl
 from harness import pilot
 from harness.errors import PilotError
 from harness.pilot import Reason
+from harness.pipeline import frames
+from harness.pipeline.columns import frame_schema
 from harness.pipeline.manifest import CODE, MODEL, Manifest, verify
-from harness.serving.columns import frame_schema
 from harness.serving.scored import Scored, ScoreInvalid, plain
 
 # A machine that was busy for a while is not to have all reasons computed later for ever.
@@ -99,7 +100,7 @@ class Scorer:
             for name in self._schema
         }
         frame = pl.DataFrame(values, schema=self._schema)
-        features = nw.to_native(nw.from_native(frame).select(**self._expressions))
+        features = frames.served(frame, self._expressions)
         scores = self._model_file.predict(self._model, features)
         if len(scores) != len(records):
             raise ScoreInvalid(f"{len(scores)} scores for {len(records)} records")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -21,6 +21,7 @@ from harness.serving.breaker import Rule
 from harness.serving.confined import lacking
 from harness.serving.host import ModelHost
 from harness.serving.limits import Limits
+from harness.serving.metrics import Metrics
 from harness.serving.processes import LOAD_WITHIN_S
 from harness.serving.service import Service
 from harness.serving.shadow import Shadow, agreement
@@ -48,6 +49,7 @@ def build_service(settings: Settings, *, host: str | None = None) -> Service:
     store = DecisionStore(
         settings.sqlite_url(settings.store.url), alongside=(put,) if settings.downstream.url else ()
     )
+    metrics = Metrics(settings.root, budget_s=settings.serving.budget_ms / 1000)
     return Service(
         contract=contract,
         fallback=pilot.load_fallback(settings.pilot.package),
@@ -69,23 +71,27 @@ def build_service(settings: Settings, *, host: str | None = None) -> Service:
             retry_s=settings.serving.breaker_retry_s,
         ),
         variables=settings.serving.model_environment,
-        shadow=shadowing(settings, contract, control, store),
+        shadow=shadowing(settings, contract, control, store, metrics),
+        metrics=metrics,
     )
 
 
-def shadowing(settings: Settings, contract: Contract, control: Control, store: DecisionStore) -> Shadow:
+def shadowing(
+    settings: Settings, contract: Contract, control: Control, store: DecisionStore, metrics: Metrics
+) -> Shadow:
     """What runs models beside decisions; it starts nothing before the first of them."""
     return Shadow(
-        lambda: shadow_host(settings),
+        lambda: shadow_host(settings, lambda: metrics.count("pilot_model_process_starts_total", "shadow")),
         ShadowStore(store.database),
         settings.serving.shadow_queue,
         settings.serving.shadow_budget_ms / 1000,
         may_run=control.may_shadow,
         agree=agreement(contract.decision),
+        dropped=lambda: metrics.count("pilot_shadow_dropped_total"),
     )
 
 
-def shadow_host(settings: Settings) -> ModelHost:
+def shadow_host(settings: Settings, started: Callable[[], None]) -> ModelHost:
     """Where models run beside: no right to write, bounded memory, and behind all others for the processor."""
     if lacking():
         logging.getLogger("harness.serving").warning("%s", lacking())
@@ -97,6 +103,7 @@ def shadow_host(settings: Settings) -> ModelHost:
         limits=Limits(memory_bytes=settings.serving.shadow_memory_mb * 1024**2, may_write=False, nice=10),
         variables=settings.serving.model_environment,
         beside=True,
+        started=started,
     )
 
 

@@ -20,16 +20,18 @@ from typing import Any
 from harness.control import Arm, Control, Permission, Why
 from harness.errors import PilotError
 from harness.pilot import Choice, Contract, FallbackFile
+from harness.serving import followed, tracing
 from harness.serving.access import Access
 from harness.serving.admission import Asked, Fallbacks, Outcome, Recorder, overloaded
 from harness.serving.breaker import BreakerOpen, Rule
 from harness.serving.calls import Busy, Overloaded, TooSlow
 from harness.serving.host import Call, ModelDied, ModelHost
-from harness.serving.logs import failed
+from harness.serving.logs import FIELDS, failed
+from harness.serving.metrics import Metrics
 from harness.serving.scored import Scored, ScoreInvalid, plain
 from harness.serving.shadow import Shadow
 from harness.serving.underway import Underway
-from harness.store import Decision, DecisionStore
+from harness.store import Decision, DecisionStore, IdempotencyConflict
 from harness.store.database import now
 
 log = logging.getLogger("harness.serving")
@@ -68,7 +70,9 @@ class Service:
         breaker: Rule = Rule(),  # noqa: B008 - frozen
         variables: Sequence[str] = (),
         shadow: Shadow,
+        metrics: Metrics,
     ) -> None:
+        self.metrics = metrics
         self.contract = contract
         self.control = control
         self.access = access
@@ -85,6 +89,8 @@ class Service:
             reasons_s=reasons_s,
             breaker=breaker,
             variables=variables,
+            started=lambda: metrics.count("pilot_model_process_starts_total", "decision"),
+            asked=metrics.batch,
         )
         self._most = queue
         self._budget_s = budget_s
@@ -140,12 +146,16 @@ class Service:
         self._fallbacks.close()
         self._recorder.close()
         self.store.close()
+        self.metrics.close()
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait or are under way."""
+        return self._recorder.behind + sum(model.inside for model in self.host.standing().values())
 
     def start_anew(self) -> None:
         """Nothing waits, as after a fork: threads do not come along."""
-        self._recorder = Recorder(
-            lambda decisions: self.store.record_all(decisions), self._decision, self._recorded
-        )
+        self._recorder = Recorder(self._record_all, self._decision, self._recorded)
         self._fallbacks = Fallbacks(
             self._by_fallback, self._late, within_s=self._fallback_s, budget_s=self._budget_s
         )
@@ -192,6 +202,8 @@ class Service:
             answer=answer,
             loop=loop,
             permission=permission,
+            by=followed.followed(),
+            span=tracing.around(),
         )
         if permission.arm is Arm.FALLBACK or permission.digest is None:
             self._leave(asked, permission, permission.why)
@@ -205,10 +217,14 @@ class Service:
 
     def _scored(self, answers: Sequence[tuple[Call, Scored | BaseException]]) -> None:
         """Take what the model said of records that were scored together."""
+        now = time.monotonic()
         for call, answer in answers:
             asked: Asked = call.about
+            self._answered(asked, call, answer, now)
             if not isinstance(answer, Scored):
-                self._leave(asked, asked.permission, _why(answer))
+                with followed.on(asked.by):
+                    why = _why(answer)
+                self._leave(asked, asked.permission, why)
                 continue
             # Scoring takes time in which somebody may have stopped the model; what is in force now counts.
             asked.passage.enter()
@@ -241,7 +257,8 @@ class Service:
             reasons = tuple(plain(reason) for reason in answer.reasons)
         except BaseException as error:  # sys.exit() in a library is a failure like any other
             if asked.claim():
-                failed("the fallback failed", error)
+                with followed.on(asked.by):
+                    failed("the fallback failed", error)
                 self._recorder.settle([(asked, FallbackFailed(type(error).__name__))])
             return
         if asked.claim():
@@ -277,7 +294,28 @@ class Service:
             idempotency_key=asked.key,
         )
 
+    def _answered(self, asked: Asked, call: Call, answer: Scored | BaseException, now: float) -> None:
+        """Take down how long a request waited for its model, and how long that took."""
+        began = call.began or now
+        self.metrics.waited(began - asked.started)
+        asked.span.part("admission wait", asked.started, began)
+        if call.began:
+            asked.span.part("model call", began, now, None if isinstance(answer, Scored) else answer)
+
+    def _record_all(self, made: Sequence[Decision]) -> Sequence[Decision | IdempotencyConflict]:
+        started = time.monotonic()
+        standing = self.store.record_all(made)
+        self.metrics.committed(time.monotonic() - started)
+        return standing
+
     def _recorded(self, asked: Asked, outcome: Outcome, own: Decision, stands: Decision) -> None:
+        with followed.on(asked.by):
+            self._told(asked, outcome, own, stands)
+
+    def _told(self, asked: Asked, outcome: Outcome, own: Decision, stands: Decision) -> None:
+        now = time.monotonic()
+        asked.span.part("record", asked.behind, now)
+        asked.span.say(decision_id=stands.decision_id, served_by=stands.served_by, why=stands.why)
         if stands.decision_id != own.decision_id:
             log.info("decision %s was asked for again", stands.decision_id)
             return
@@ -288,8 +326,20 @@ class Service:
             own.served_by,
             own.why,
             own.revision,
-            (time.monotonic() - asked.started) * 1000,
+            (now - asked.started) * 1000,
+            extra={
+                FIELDS: {
+                    "decision_id": own.decision_id,
+                    "served_by": own.served_by,
+                    "why": own.why,
+                    "stage": own.stage,
+                    "revision": own.revision,
+                    "elapsed_ms": round((now - asked.started) * 1000, 1),
+                }
+            },
         )
+        followed.remember(own.decision_id)
+        self.metrics.decided(own, now - asked.started)
         if outcome.permission.shadow is not None:
             self._shadow.offer(own, outcome.permission.shadow)
 
