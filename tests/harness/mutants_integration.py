@@ -20,8 +20,8 @@ MUTANTS = (
     Mutant(
         "no endpoint asks for a token",
         APP,
-        ', dependencies=[requires("decide")]',
-        "",
+        'dependencies=[requires("decide")],\n        route_class',
+        "route_class",
         AUTHENTICATION,
         "every_endpoint",
     ),
@@ -273,8 +273,8 @@ MUTANTS = (
     Mutant(
         "the log says whom a decision is about",
         SERVICE,
-        "            decision.why,\n            decision.revision,",
-        "            decision.entity,\n            decision.revision,",
+        "            own.why,\n            own.revision,",
+        "            own.entity,\n            own.revision,",
         LOGS,
         "one_line",
     ),

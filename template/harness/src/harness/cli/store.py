@@ -213,6 +213,7 @@ def _audit(action: str, what: str) -> None:
 def _beyond(delivered: int) -> list[str]:
     return [
         f"{delivered:,} decisions that the consumer has",
+        "the files of batches, whose decisions lie beside the store",
         "backups of the store, and what `pilot store export` has written",
         "source systems, snapshots of the training data below var/, and models trained on them",
     ]

@@ -39,6 +39,9 @@ sys.path[:] = sys.argv[3:]
 from harness.serving.forkserver import main
 main(*map(int, sys.argv[1:3]))"""
 LOAD_WITHIN_S = 120.0
+# A batch is small, and threads that share it out wait for each other longer than they compute where every
+# processor has something to do. The environment of the service says otherwise where somebody wants it.
+ALONE = {"POLARS_MAX_THREADS": "1"}
 MOST_TEXT = 1_000
 
 _Kind = TypeVar("_Kind", bound=Elsewhere)
@@ -83,7 +86,7 @@ class ProcessServer:
         try:
             self._process = subprocess.Popen(
                 command,
-                env=handed_on(wanted.variables),
+                env={**ALONE, **handed_on(wanted.variables)},
                 stdin=subprocess.DEVNULL,
                 stdout=theirs_to_write,
                 stderr=theirs_to_write,
@@ -288,6 +291,16 @@ class ModelProcess:
         return [self._found(each) for each in answers]
 
     @property
+    def connection(self) -> socket.socket:
+        """The connection to it, for what goes to and fro in another form than a record."""
+        return self._channel
+
+    @property
+    def decision(self) -> Choice | Amount:
+        """What the packaged contract decides."""
+        return self._decision
+
+    @property
     def idle(self) -> bool:
         """Whether it is there and silent, as it has to be between two calls."""
         try:
@@ -323,12 +336,8 @@ class ModelProcess:
     def _found(self, answer: Any) -> Scored | ModelFailed | ScoreInvalid:
         if not isinstance(answer, dict):
             raise ModelDied("the model's process sent an answer that is none")
-        if "failed" in answer:
-            failed = _said(ModelFailed, answer["failed"])
-            failed.lacks = answer.get("lacks") is True
+        if (failed := failure(answer)) is not None:
             return failed
-        if "invalid" in answer:
-            return _said(InvalidElsewhere, answer["invalid"])
         score = answer.get("score")
         if isinstance(score, bool) or not isinstance(score, int | float):
             raise ModelDied("the model's process sent a score that is no number")
@@ -341,6 +350,20 @@ class ModelProcess:
             raise ModelDied("the model's process sent reasons that are none")
         reasons = tuple(Reason(feature, value, effect) for feature, value, effect in given)
         return Scored(float(score), reasons, self._decision.of(float(score)), pending)
+
+
+def are_reasons(given: Any, most: int) -> bool:
+    """Whether that is a list of so many reasons at most, each of which can be kept."""
+    return isinstance(given, list) and len(given) <= most and all(map(_is_reason, given))
+
+
+def failure(answer: Mapping[str, Any]) -> ModelFailed | ScoreInvalid | None:
+    """What an answer tells instead of a score; None where it has one."""
+    if "failed" in answer:
+        failed = _said(ModelFailed, answer["failed"])
+        failed.lacks = answer.get("lacks") is True
+        return failed
+    return _said(InvalidElsewhere, answer["invalid"]) if "invalid" in answer else None
 
 
 def _is_reason(given: Any) -> bool:

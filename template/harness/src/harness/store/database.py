@@ -31,7 +31,7 @@ WRITES = "pilot_writes"
 TURNS = ".turns"
 
 # The schema's revision that this code is written for: the last in harness/store/revisions.
-HEAD = "0003"
+HEAD = "0004"
 
 # Every table of the store is declared on it, so that whoever opens the store finds them all.
 metadata = sa.MetaData()
@@ -171,6 +171,11 @@ class Database:
         with self.connected() as connection:
             found = revision(connection)
             return found, found is None and not sa.inspect(connection).has_table("decisions")
+
+    @property
+    def folder(self) -> Path | None:
+        """Where SQLite's file lies; None for any other database."""
+        return None if self.file is None else self.file.parent
 
     def close(self) -> None:
         """Close every connection."""
