@@ -73,7 +73,7 @@ lint: setup ## style, types and the direction of imports
 	@cd $(harness)/src && $(CURDIR)/.venv/bin/lint-imports --config $(CURDIR)/pyproject.toml --no-cache
 
 bench: setup ## the benchmarks, each beside a peer or a floor (about half an hour)
-	@for name in generation startup decision serving control data demo update; do echo "== $$name"; $(python) benchmarks/$$name.py; done
+	@for name in generation startup decision serving control data demo update commits; do echo "== $$name"; $(python) benchmarks/$$name.py; done
 	@echo "== all"; $(python) benchmarks/measure.py
 
 manifest: setup ## renew the list of the standard's files, and the page of the checks

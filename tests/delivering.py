@@ -45,6 +45,7 @@ QUICK = Pace(
     answer=0.3,
     note=0.05,
     stand_by=0.02,
+    refused=10_000,
 )
 
 

@@ -15,6 +15,8 @@ from pilot_template.update.notes import Notes, what_teams_do
 from pilot_template.update.settings import Setting
 
 STANDARDS = (Kind.ADDED, Kind.CHANGED, Kind.REMOVED)
+# A step of the store's schema is a file, so what a version brings is told by the files that it adds.
+REVISION = re.compile(r"harness/src/harness/store/revisions/v(\d{4})_(\w+)\.py")
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,12 @@ class Report:
         return [each for each in self.done if each.kind in kinds]
 
     @property
+    def migrations(self) -> list[str]:
+        """What the store's schema becomes when the service is started anew: a number and a name a step."""
+        found = (REVISION.fullmatch(each.name) for each in self.of(Kind.ADDED))
+        return sorted(f"{step[1]} {step[2].replace('_', ' ')}" for step in found if step)
+
+    @property
     def current(self) -> bool:
         """Whether there was nothing to update."""
         return self.before == self.after
@@ -109,6 +117,7 @@ class Report:
             "files": [asdict(each) | {"kind": str(each.kind)} for each in self.done],
             "answers": {"new": self.asked, "gone": self.unasked, "changed": self.changed},
             "settings": [asdict(each) for each in self.settings],
+            "migrations": self.migrations,
             "todo": self.todo,
             "trouble": self.trouble,
             "notes": [each.model_dump(mode="json") for each in self.notes],
@@ -161,6 +170,10 @@ def lines(report: Report) -> list[str]:
         title = f"## {notes.version or 'Not released yet'}: {notes.summary}"
         parts += ["", title, "", what_teams_do([steps]).rstrip()]
     parts += _listed("New settings, with what holds while you write nothing", _settings(report))
+    parts += _listed(
+        "What the store becomes with the next start of the service; it keeps a copy of SQLite's file",
+        report.migrations,
+    )
     parts += _listed("New files of yours", (f"`{each.name}`" for each in report.of(Kind.SEEDED)))
     kept = [f"`{each.name}`: {_how(each)}" for each in report.of(Kind.KEPT, Kind.MERGE) if not each.beside]
     parts += _listed("Files of the standard's that you edited", kept)

@@ -492,7 +492,8 @@ def postgres_store(postgres: str) -> Iterator[str]:
     name = f"store_{uuid.uuid4().hex}"
     with psycopg.connect(postgres, autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {name}")  # type: ignore[call-overload]
-        yield f"{postgres}&options=-csearch_path%3D{name}"
+    yield f"{postgres}&options=-csearch_path%3D{name}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
         connection.execute("SET client_min_messages = warning")
         connection.execute(f"DROP SCHEMA {name} CASCADE")  # type: ignore[call-overload]
 

@@ -250,3 +250,28 @@ def test_a_store_that_is_read_meanwhile_is_brought_up_all_the_same(tmp_path: Pat
         assert [row[0] for row in rows] == ["d-0"]
     reading.dispose()
     assert at(url) == HEAD
+
+
+def test_the_command_says_what_is_missing_and_brings_it(tiny: Any, pilot_here: Callable[..., Any]) -> None:
+    url = tiny.settings().sqlite_url(tiny.settings().store.url)
+    done = pilot_here("store", "status")
+    assert (done.returncode, "there is none yet" in done.stdout) == (0, True)
+    made_before_revisions(url)
+    done = pilot_here("store", "status", "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["revision"], found["head"]) == (1, None, HEAD)
+    assert [each["revision"] for each in found["missing"]] == [each.number for each in migrations.revisions()]
+    assert all(each["brings"] for each in found["missing"])
+    assert at(url) is None
+    done = pilot_here("store", "upgrade", "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["before"], found["revision"]) == (0, None, HEAD)
+    (copy,) = found["copies"]
+    assert Path(copy).exists()
+    assert pilot_here("store", "status").returncode == 0
+    assert "up to date" in pilot_here("store", "upgrade").stdout
+    run(url, f"UPDATE {version.name} SET version_num = '9999'")
+    done = pilot_here("store", "status")
+    assert (done.returncode, "later version" in done.stdout) == (1, True)
+    done = pilot_here("store", "upgrade")
+    assert (done.returncode, "later version" in done.stderr) == (2, True)

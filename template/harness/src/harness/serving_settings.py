@@ -112,9 +112,15 @@ class Slo(Section):
 
 
 class Store(Section):
-    """Where decisions are recorded: an SQLAlchemy URL; a relative SQLite path starts at the pilot's root."""
+    """Where decisions are recorded, and for how long.
+
+    Attributes:
+        url: An SQLAlchemy URL; a relative SQLite path starts at the pilot's root.
+        retention_days: After how many days `pilot store prune` deletes decisions; 0 keeps them.
+    """
 
     url: str = "sqlite:///var/decisions.db"
+    retention_days: int = Field(default=0, ge=0, le=36_500)
 
 
 class Downstream(Section):

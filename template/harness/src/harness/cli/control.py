@@ -242,6 +242,11 @@ def _tell_downstream(found: dict[str, Any] | None) -> None:
         context.say(f"    the oldest since {found['oldest_waiting']}")
     if found["last_error"]:
         context.say(f"    last error: {found['last_error']}")
+    if found["given_up"]:
+        context.say(
+            f"    {found['given_up']:,} GIVEN UP, the oldest of {found['given_up_oldest']}; "
+            f"{found['held_back']:,} wait behind: `pilot outbox list`, then retry or drop"
+        )
     if found["withheld"]:
         context.say(f"    {found['withheld']:,} of the sandbox are withheld: this consumer is a real one")
 
@@ -345,7 +350,7 @@ def _recorded(settings: Settings) -> dict[str, Any]:
 
 def _downstream(settings: Settings, waiting: Waiting) -> dict[str, Any] | None:
     url = settings.downstream.url
-    if not url and not waiting.count:
+    if not url and not waiting.count and not waiting.dead:
         return None
     # Without what may be secret in it: a password, a query.
     parts = urlsplit(without_password(url))
@@ -356,6 +361,9 @@ def _downstream(settings: Settings, waiting: Waiting) -> dict[str, Any] | None:
         "oldest_waiting": waiting.oldest,
         "last_error": waiting.error,
         "withheld": waiting.withheld,
+        "given_up": waiting.dead,
+        "given_up_oldest": waiting.dead_since,
+        "held_back": waiting.held,
     }
 
 

@@ -21,7 +21,7 @@ AUDIT = "audit.jsonl"
 END = "audit.end.json"
 START = "0" * 64
 # What is done without a state, and stops nothing.
-BESIDE = ("issue", "revoke", "refuse", "propose", "flag")
+BESIDE = ("issue", "revoke", "refuse", "propose", "flag", "erase", "prune")
 
 
 class AuditBroken(ValueError):

@@ -2,7 +2,9 @@
 
 Each is posted at least once: the ``Idempotency-Key`` is the decision's id, by which a consumer knows one that
 it has already. Decisions about one entity arrive in their order, so one that fails holds back the later ones
-of its entity, and no others. Of several services of a pilot on a host, one delivers and the others stand by.
+of its entity, and no others. One that the consumer refuses again and again while it takes others is given up,
+and holds its entity's later ones back until somebody decides. Of several services of a pilot, on a host or
+with PostgreSQL on several, one delivers and the others stand by.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import IO
 
 from harness.control import Control, StateUnreadable
 from harness.errors import PilotError
-from harness.serving.consumer import Concerns, Consumer, check_target
+from harness.serving.consumer import Concerns, Consumer, Problem, check_target
 from harness.serving.logs import failed
 from harness.store import Outbox, Parcel, StoreUnavailable
 from harness.store.outbox import DELIVERED, WITHHELD
@@ -48,6 +50,9 @@ class Pace:
         in_a_row: How many such failures in a row it takes.
         retried: How many entities that failed before are tried again between two batches of the others.
         held: How many entities are held back before no others are tried.
+        refused: After how many attempts a decision is given up that the consumer refuses, while it takes
+            others.
+        tried: After how many attempts one is given up that fails in any other way, while others do not.
     """
 
     idle: float = 0.2
@@ -63,6 +68,8 @@ class Pace:
     in_a_row: int = 3
     retried: int = 3
     held: int = 500
+    refused: int = 10
+    tried: int = 50
 
 
 class Deliverer:
@@ -75,10 +82,19 @@ class Deliverer:
         secret: What they are signed with; empty leaves them unsigned.
         root: The pilot's folder, below which the lock lies.
         pace: How fast it goes.
+        alarm: Whom to tell that a delivery was given up.
     """
 
     def __init__(
-        self, outbox: Outbox, control: Control, *, url: str, secret: str, root: Path, pace: Pace | None = None
+        self,
+        outbox: Outbox,
+        control: Control,
+        *,
+        url: str,
+        secret: str,
+        root: Path,
+        pace: Pace | None = None,
+        alarm: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._outbox = outbox
         self._control = control
@@ -87,7 +103,10 @@ class Deliverer:
         self._lock = root / LOCK
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
+        self._alarm = alarm
+        self._holds: Callable[[], bool] = lambda: False
         self._held: dict[str, _Held] = {}
+        self._succeeded_at = 0.0
         self._in_a_row = 0
         self._pauses = 0
         self._said = ""
@@ -106,17 +125,22 @@ class Deliverer:
         with closing(self._consumer):
             while not self._ending.is_set():
                 try:
-                    with self._alone() as lock:
-                        if lock is not None:
-                            self._deliver(lock)
+                    with self._outbox.alone() if self._outbox.shared else self._alone() as holds:
+                        if holds is not None:
+                            self._holds = holds
+                            self._deliver()
+                except StoreUnavailable as error:
+                    self._say(f"nothing is delivered: {error}")
                 except OSError as error:
                     self._say(f"nothing is delivered: {self._lock}: {error.strerror}")
                 except Exception as error:
                     failed("delivering failed, and is taken up again", error)
                 self._ending.wait(self._pace.stand_by)
 
-    def _deliver(self, lock: IO[str]) -> None:
-        while not self._ending.is_set() and self._holds(lock):
+    def _deliver(self) -> None:
+        # Another one may have gone on meanwhile; what this one held back is tried anew.
+        self._held = {}
+        while not self._ending.is_set() and self._holds():
             try:
                 wait = self._round()
             except StoreUnavailable as error:
@@ -143,6 +167,8 @@ class Deliverer:
                     continue
                 if not self._allowed():
                     return self._paused()
+                if self._outbox.shared and not self._holds():
+                    return 0.0  # another host delivers by now, and may be further
                 if parcel.sandbox and not self._consumer.here:
                     # Decided about nothing real: no business of a real consumer once the pilot is let out.
                     notes.withhold(parcel)
@@ -177,6 +203,9 @@ class Deliverer:
             notes.arrived(parcel)
             self._succeeded(parcel.entity)
             return
+        if self._hopeless(parcel, problem):
+            self._give_up(parcel, problem, notes)
+            return
         log.warning("decision %s is not delivered yet: %s", parcel.decision_id, problem.what)
         notes.fell(parcel, problem.what)
         if problem.concerns is Concerns.EVERYTHING:
@@ -184,16 +213,41 @@ class Deliverer:
             return
         if parcel.entity not in self._held:  # one that fails again says nothing new about the others
             self._in_a_row = self._in_a_row + 1 if problem.concerns is Concerns.PERHAPS_ALL else 0
-        failures = self._held[parcel.entity].failures if parcel.entity in self._held else 0
-        wait = _doubled(self._pace.first_wait, failures, self._pace.longest_wait)
-        self._held[parcel.entity] = _Held(time.monotonic() + wait, failures + 1)
+        found = self._held.get(parcel.entity, _Held(0.0, 0, time.monotonic()))
+        wait = _doubled(self._pace.first_wait, found.failures, self._pace.longest_wait)
+        self._held[parcel.entity] = _Held(time.monotonic() + wait, found.failures + 1, found.since)
+
+    def _hopeless(self, parcel: Parcel, problem: Problem) -> bool:
+        # A wrong secret or address is refused as well, with every decision. Only a consumer that has taken
+        # others since this one first failed speaks of this one.
+        held = self._held.get(parcel.entity)
+        if held is None or self._succeeded_at <= held.since or problem.concerns is Concerns.EVERYTHING:
+            return False
+        refused = problem.concerns is Concerns.THIS_ONE
+        return parcel.attempts + 1 >= (self._pace.refused if refused else self._pace.tried)
+
+    def _give_up(self, parcel: Parcel, problem: Problem, notes: _Notes) -> None:
+        self._held.pop(parcel.entity, None)
+        notes.lost(parcel, problem.what)
+        notes.write()
+        told = (
+            f"decision {parcel.decision_id} is given up after {parcel.attempts + 1} attempts: "
+            f"{problem.what}. Later ones about the same entity wait behind it: `pilot outbox list`, then "
+            "retry or drop"
+        )
+        log.error("%s", told)
+        try:
+            self._alarm(told)
+        except Exception as error:
+            failed("the alarm reached nobody", error)
 
     def _succeeded(self, entity: str) -> None:
         self._held.pop(entity, None)
+        self._succeeded_at = time.monotonic()
         if self._pauses:
             log.info("the consumer takes decisions again")
             # What failed while it was away did not fail by itself.
-            self._held = {each: _Held(0.0, held.failures) for each, held in self._held.items()}
+            self._held = {each: _Held(0.0, held.failures, held.since) for each, held in self._held.items()}
         self._in_a_row = self._pauses = 0
         self._said = ""
 
@@ -209,7 +263,8 @@ class Deliverer:
         self._said = what
 
     @contextmanager
-    def _alone(self) -> Iterator[IO[str] | None]:
+    def _alone(self) -> Iterator[Callable[[], bool] | None]:
+        """Be the only one on this host; yields what asks whether this is still so."""
         self._lock.parent.mkdir(parents=True, exist_ok=True)
         with self._lock.open("a", encoding="utf-8") as stream:
             try:
@@ -217,9 +272,9 @@ class Deliverer:
             except BlockingIOError:
                 yield None
                 return
-            yield stream
+            yield lambda: self._stands(stream)
 
-    def _holds(self, lock: IO[str]) -> bool:
+    def _stands(self, lock: IO[str]) -> bool:
         # Whoever deletes the file lets another service lock a new one.
         try:
             return os.path.samestat(os.fstat(lock.fileno()), self._lock.stat())
@@ -231,6 +286,7 @@ class Deliverer:
 class _Held:
     until: float
     failures: int
+    since: float
 
 
 class _Notes:
@@ -243,6 +299,7 @@ class _Notes:
         self._arrived: list[int] = []
         self._withheld: list[int] = []
         self._errors: dict[int, str] = {}
+        self._lost: dict[int, str] = {}
         self.fallen: set[str] = set()
 
     def arrived(self, parcel: Parcel) -> None:
@@ -257,6 +314,10 @@ class _Notes:
         self._errors[parcel.sequence] = error
         self.fallen.add(parcel.entity)
 
+    def lost(self, parcel: Parcel, error: str) -> None:
+        self._lost[parcel.sequence] = error
+        self.fallen.add(parcel.entity)
+
     def write(self) -> None:
         arrived, self._arrived = self._arrived, []
         withheld, self._withheld = self._withheld, []
@@ -264,6 +325,8 @@ class _Notes:
         self._outbox.settle(arrived, DELIVERED)
         self._outbox.settle(withheld, WITHHELD)
         self._outbox.failed(errors)
+        lost, self._lost = self._lost, {}
+        self._outbox.give_up(lost)
         self._since = time.monotonic()
 
 

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from harness import pilot
+from harness.alerts import FOLDER, Alert
+from harness.alerts import Outbox as Alerts
 from harness.control import Control, StateUnreadable, settings_control
 from harness.errors import PilotError
 from harness.pilot import Contract
@@ -184,12 +186,18 @@ def delivering(settings: Settings, service: Service) -> Iterator[None]:
         url=settings.downstream.url,
         secret=settings.downstream.secret.get_secret_value(),
         root=settings.root,
+        alarm=lambda told: _alarm(settings, told),
     )
     deliverer.start()
     try:
         yield
     finally:
         deliverer.stop()
+
+
+def _alarm(settings: Settings, told: str) -> None:
+    alert = Alert("outbox", f"{settings.pilot.name}: a decision cannot be delivered", told)
+    Alerts(settings.alerts.target, settings.path(FOLDER)).raise_all([alert])
 
 
 def check_stage(settings: Settings, control: Control, host: str | None) -> None:

@@ -6,7 +6,7 @@
 from harness.store.batches import Batch, BatchStore, Chunk
 from harness.store.database import Database, StoreUnavailable
 from harness.store.decisions import Decision, DecisionStore, IdempotencyConflict
-from harness.store.outbox import Outbox, Parcel, Waiting, put
+from harness.store.outbox import DeadLetter, Outbox, Parcel, Waiting, put
 from harness.store.outcomes import Outcome, OutcomeStore, Received
 from harness.store.shadow import Pair, Shadowed, ShadowStore
 
@@ -15,6 +15,7 @@ __all__ = [
     "BatchStore",
     "Chunk",
     "Database",
+    "DeadLetter",
     "Decision",
     "DecisionStore",
     "IdempotencyConflict",

@@ -6,7 +6,7 @@ writers, of all processes of the host, take turns (harness.store.turns).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +31,7 @@ WRITES = "pilot_writes"
 TURNS = ".turns"
 
 # The schema's revision that this code is written for: the last in harness/store/revisions.
-HEAD = "0003"
+HEAD = "0004"
 
 # Every table of the store is declared on it, so that whoever opens the store finds them all.
 metadata = sa.MetaData()
@@ -39,6 +39,11 @@ metadata = sa.MetaData()
 version = sa.Table(
     "pilot_store_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True)
 )
+
+
+# A number of our own among the advisory locks of a database.
+SPACE = 0x70696C6F
+_TAKE = sa.text("SELECT pg_try_advisory_lock(:space, :number)")
 
 
 class StoreUnavailable(PilotError):
@@ -118,7 +123,30 @@ class Database:
             with self.engine.connect() as connection:
                 yield connection.execution_options(**{WRITES: writes})
         except sa.exc.SQLAlchemyError as error:
+            if self.file is not None and isinstance(error, sa.exc.OperationalError):
+                # One that was opened without the right to write, or beside a full disk, would stay so.
+                self.engine.dispose()
             raise StoreUnavailable(f"{what}: {_cause(error)}", where=self._where, mend=mend) from error
+
+    @contextmanager
+    def alone(self, number: int) -> Iterator[Callable[[], bool] | None]:
+        """Be the only one on all hosts, where the database can tell: a lock of PostgreSQL's session.
+
+        Args:
+            number: What it is about, one number for each thing.
+
+        Yields:
+            What asks whether this is still so; None where another one is, or could not be asked.
+
+        Raises:
+            StoreUnavailable: The database does not answer.
+        """
+        with self.connected() as connection:
+            # Not back into the pool: the lock lasts for as long as the connection.
+            connection.detach()
+            held = connection.execute(_TAKE, {"space": SPACE, "number": number}).scalar()
+            connection.commit()
+            yield (lambda: _answers(connection)) if held else None
 
     def check_file(self) -> None:
         """Refuse to go on with a file that is no longer there under its name.
@@ -133,6 +161,16 @@ class Database:
                 where=str(self.file),
                 mend="Restore it from a backup if records were in it, and restart the service.",
             )
+
+    def revision(self) -> tuple[str | None, bool]:
+        """The store's revision, None for one that is older than revisions are; and whether there is none yet.
+
+        Raises:
+            StoreUnavailable: The database does not answer.
+        """
+        with self.connected() as connection:
+            found = revision(connection)
+            return found, found is None and not sa.inspect(connection).has_table("decisions")
 
     @property
     def folder(self) -> Path | None:
@@ -191,6 +229,15 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
+def _answers(connection: sa.Connection) -> bool:
+    try:
+        connection.execute(sa.select(1))
+        connection.commit()
+    except sa.exc.SQLAlchemyError:
+        return False
+    return True
+
+
 def _with_driver(url: sa.URL) -> sa.URL:
     return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
 
@@ -204,13 +251,16 @@ def _engine(url: sa.URL) -> sa.Engine:
     # A host that does not answer is not to hold a start, or a decision, up for minutes.
     limited = url.get_backend_name() == "postgresql" and "connect_timeout" not in url.query
     options = {"connect_timeout": CONNECT_WITHIN_S} if limited else {}
-    return sa.create_engine(
+    engine = sa.create_engine(
         url,
         pool_pre_ping=True,
         connect_args=options,
         hide_parameters=True,
         isolation_level="READ COMMITTED",
     )
+    if url.get_backend_name() == "postgresql":
+        sa.event.listen(engine, "connect", _bounded)
+    return engine
 
 
 def _identity(file: Path) -> tuple[int, int] | None:
@@ -235,6 +285,17 @@ def _durable(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()
+
+
+def _bounded(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"SET lock_timeout = {BUSY_S * 1000:.0f}")
+    # Of a host that has vanished the server lets go within seconds, and with it of the lock of who delivers.
+    cursor.execute("SET tcp_keepalives_idle = 5")
+    cursor.execute("SET tcp_keepalives_interval = 5")
+    cursor.execute("SET tcp_keepalives_count = 3")
+    cursor.close()
+    connection.commit()
 
 
 def _begin(connection: sa.Connection) -> None:

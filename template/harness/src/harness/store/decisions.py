@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -134,6 +135,9 @@ class IdempotencyConflict(PilotError):
         )
 
 
+# A space of our own among the advisory locks of a database, one lock an entity.
+ENTITIES = 0x6F726472
+_HOLD = sa.text("SELECT pg_advisory_xact_lock(:space, each) FROM unnest(CAST(:numbers AS integer[])) AS each")
 Recorded = Decision | IdempotencyConflict
 Alongside = Callable[[sa.Connection, Sequence[Decision]], None]
 
@@ -195,6 +199,7 @@ class DecisionStore:
             done = _standing(connection, decisions)
             new = [each for each, stands in zip(decisions, done, strict=True) if stands is each]
             if new:
+                _hold(connection, new)
                 connection.execute(self._insert, [rows[each.decision_id] for each in new])
             for write in self._alongside:
                 write(connection, new)
@@ -360,6 +365,16 @@ def _standing(connection: sa.Connection, wanted: Sequence[Decision]) -> list[Rec
         each if each.idempotency_key is None else _answer(each, taken[each.idempotency_key], standing)
         for each in wanted
     ]
+
+
+def _hold(connection: sa.Connection, made: Sequence[Decision]) -> None:
+    """Keep other hosts from numbering decisions about the same entities until these are committed.
+
+    A number drawn first may be committed last, and its decision would be delivered after a later one.
+    """
+    if connection.dialect.name == "postgresql":
+        numbers = sorted({zlib.crc32(decision.entity.encode()) - 2**31 for decision in made})
+        connection.execute(_HOLD, {"space": ENTITIES, "numbers": numbers})
 
 
 def _answer(wanted: Decision, taken: sa.Row[Any], standing: Mapping[str, Decision]) -> Recorded:

@@ -8,6 +8,7 @@ default, so that a service of the version before goes on beside it until it is s
 from __future__ import annotations
 
 import ast
+import glob
 import logging
 import sqlite3
 from dataclasses import dataclass
@@ -16,15 +17,15 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from harness.files import whole_file
-from harness.store.database import HEAD, StoreUnavailable, metadata, revision, version
+from harness.store.database import HEAD, SPACE, StoreUnavailable, metadata, revision, version
 
 log = logging.getLogger("harness.store")
 
 FOLDER = Path(__file__).parent / "revisions"
 # Seconds that a change of a table waits for those who use it: behind it, everybody waits.
 LOCK_WITHIN_S, UPGRADE_WITHIN_S = 10, 600
-# A number of our own among the advisory locks of the database.
-ADVISORY = 0x70696C6F
+# Among the advisory locks of the database.
+MIGRATING = 0
 BEFORE = ".before-"
 # What tells a table of decisions from another's of the same name.
 KNOWN_BY = {"sequence", "decision_id", "decided_at", "record_key", "entity", "record", "served_by"}
@@ -49,6 +50,15 @@ def revisions() -> list[Revision]:
         Revision(file.stem[1:5], (ast.get_docstring(ast.parse(file.read_text("utf-8"))) or "").split("\n")[0])
         for file in sorted(FOLDER.glob("v*.py"))
     ]
+
+
+def copies(file: Path | None) -> list[Path]:
+    """The copies of SQLite's file that upgrades have kept; they hold what was in it then."""
+    return (
+        []
+        if file is None
+        else sorted(file.parent.glob(f"{glob.escape(file.name)}{BEFORE}[0-9][0-9][0-9][0-9]"))
+    )
 
 
 def bring_up(engine: sa.Engine, file: Path | None, where: str) -> None:
@@ -93,7 +103,7 @@ def _alone(connection: sa.Connection) -> None:
     # SQLite's transaction has begun with its lock.
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{UPGRADE_WITHIN_S}s'")
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({ADVISORY}, 0)")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({SPACE}, {MIGRATING})")
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_WITHIN_S}s'")
 
 
