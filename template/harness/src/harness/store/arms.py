@@ -24,7 +24,14 @@ from harness.store.outcomes import outcomes
 TREATED, CONTROL = "treated", "control"
 # What harness.control.Why calls it, which stands above this package: the model was assigned and is no longer
 # in use, or somebody stopped it meanwhile. That is nobody's failure.
-NO_FAILURE = ("assigned", "model_busy", "model_too_slow", "model_replaced", "real_data_in_sandbox")
+NO_FAILURE = (
+    "assigned",
+    "model_busy",
+    "model_too_slow",
+    "model_replaced",
+    "overloaded",
+    "real_data_in_sandbox",
+)
 TOO_SLOW, OUTSIDE = "model_too_slow", "outside_rollout"
 MODEL = "model"
 
