@@ -291,6 +291,16 @@ class ModelProcess:
         return [self._found(each) for each in answers]
 
     @property
+    def connection(self) -> socket.socket:
+        """The connection to it, for what goes to and fro in another form than a record."""
+        return self._channel
+
+    @property
+    def decision(self) -> Choice | Amount:
+        """What the packaged contract decides."""
+        return self._decision
+
+    @property
     def idle(self) -> bool:
         """Whether it is there and silent, as it has to be between two calls."""
         try:
@@ -326,12 +336,8 @@ class ModelProcess:
     def _found(self, answer: Any) -> Scored | ModelFailed | ScoreInvalid:
         if not isinstance(answer, dict):
             raise ModelDied("the model's process sent an answer that is none")
-        if "failed" in answer:
-            failed = _said(ModelFailed, answer["failed"])
-            failed.lacks = answer.get("lacks") is True
+        if (failed := failure(answer)) is not None:
             return failed
-        if "invalid" in answer:
-            return _said(InvalidElsewhere, answer["invalid"])
         score = answer.get("score")
         if isinstance(score, bool) or not isinstance(score, int | float):
             raise ModelDied("the model's process sent a score that is no number")
@@ -344,6 +350,20 @@ class ModelProcess:
             raise ModelDied("the model's process sent reasons that are none")
         reasons = tuple(Reason(feature, value, effect) for feature, value, effect in given)
         return Scored(float(score), reasons, self._decision.of(float(score)), pending)
+
+
+def are_reasons(given: Any, most: int) -> bool:
+    """Whether that is a list of so many reasons at most, each of which can be kept."""
+    return isinstance(given, list) and len(given) <= most and all(map(_is_reason, given))
+
+
+def failure(answer: Mapping[str, Any]) -> ModelFailed | ScoreInvalid | None:
+    """What an answer tells instead of a score; None where it has one."""
+    if "failed" in answer:
+        failed = _said(ModelFailed, answer["failed"])
+        failed.lacks = answer.get("lacks") is True
+        return failed
+    return _said(InvalidElsewhere, answer["invalid"]) if "invalid" in answer else None
 
 
 def _is_reason(given: Any) -> bool:
