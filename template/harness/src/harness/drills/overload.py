@@ -143,8 +143,9 @@ def shed(answers: Answers, checks: Checks) -> None:
     if not refused.any() and not fallback.any():
         checks.unknown("shed.fallback_first", "nothing was shed")
         return
-    first = answers.ended[fallback].min() if fallback.any() else np.inf
-    none_before = not refused.any() or first <= answers.ended[refused].min()
+    # By when they came, and not by when they were answered: a refusal takes no time, and a budget does.
+    first = answers.sent[fallback].min() if fallback.any() else np.inf
+    none_before = not refused.any() or first <= answers.sent[refused].min()
     checks.that("shed.fallback_first", bool(fallback.any() and none_before), told)
 
 
