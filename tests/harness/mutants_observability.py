@@ -257,9 +257,9 @@ MUTANTS = (
     ),
     Mutant(
         "FastAPI tells of itself",
-        TRACING,
-        '    "auto_configure": False,\n',
-        "",
+        APP,
+        "telemetry=tracing.OF_FASTAPI",
+        "telemetry=None",
         OBSERVED,
         "fastapi",
     ),
