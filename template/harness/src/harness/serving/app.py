@@ -10,12 +10,15 @@ from fastapi import Body, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
 
 from harness import __version__
 from harness.control import StateUnreadable
 from harness.serving import outcomes, schema, stopping
-from harness.serving.access import Guarded, Refused, refused, requires
+from harness.serving.access import Access, Guarded, Refused, refused, requires
+from harness.serving.door import PLAIN, Door, TooMany, not_here, too_many, unwelcome
 from harness.serving.service import FallbackFailed, Service
+from harness.serving.strict import Unwelcome
 from harness.serving.team import PREFIX, Route, Team
 from harness.serving.underway import Answering
 from harness.store import StoreUnavailable
@@ -43,6 +46,17 @@ class DecisionOut(BaseModel):
     sandbox: bool = Field(description="True for a decision about nothing real")
 
 
+class UnavailableOut(BaseModel):
+    """Why no decision can be recorded; what is behind it is told to callers who are let in."""
+
+    status: str
+    detail: str = ""
+
+
+# What of the open endpoints' answers is for callers who are let in.
+FOR_CALLERS = ("detail", "models")
+
+
 def create_app(
     service: Service,
     *,
@@ -50,10 +64,13 @@ def create_app(
     routes: Sequence[Route] = (),
     routes_budget_s: float = 10.0,
     root: Path | None = None,
+    most_bytes: int = 64 * 1024,
+    tls: bool = False,
 ) -> FastAPI:
     """The application: ``POST /decide``, ``POST /outcomes``, ``POST /control/kill``, ``/health``, ``/ready``.
 
-    The last two are open to everybody, because a stop asks ``/health`` whether it was heard.
+    The last two are open to everybody, because a stop asks ``/health`` whether it was heard; what is behind an
+    answer of theirs is told to callers who are let in. ``/openapi.json`` is for those who may ask for decisions.
 
     Args:
         service: What decides.
@@ -61,11 +78,22 @@ def create_app(
         routes: The team's own, which are answered below ``/team``.
         routes_budget_s: Seconds that a caller of one of these waits.
         root: The pilot's folder, below which the processes that serve are noted; None where none are.
+        most_bytes: How long a body may be, where an endpoint says nothing else.
+        tls: Whether callers reach it by TLS.
     """
-    app = FastAPI(title=name, version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title=name,
+        version=__version__,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
     app.add_middleware(Answering)
+    app.add_middleware(Door, tls=tls)
     app.router.route_class = Guarded
     app.state.access = service.access
+    app.state.most_bytes = most_bytes
     record_model = schema.request_model(service.contract)
 
     def decide(record: schema.Request) -> JSONResponse:
@@ -94,24 +122,43 @@ def create_app(
 
     # Not in a thread: calls that wait for a model may have them all, and a stop asks whether it was heard.
     @app.get("/health")
-    async def health() -> dict[str, Any]:
+    async def health(request: Request) -> dict[str, Any]:
         """Whether the process answers, and what is in force."""
-        return {"status": "ok", "version": __version__, **in_force(service)}
+        return _to(request, {"status": "ok", "version": __version__, **in_force(service)})
 
-    @app.get("/ready")
-    def ready() -> JSONResponse:
+    unready: dict[int | str, dict[str, Any]] = {
+        503: {"model": UnavailableOut, "description": "No decision can be recorded"}
+    }
+
+    @app.get("/ready", responses=unready)
+    def ready(request: Request) -> JSONResponse:
         """Whether decisions can be made and recorded: 200 also when the fallback makes them all."""
         try:
             service.store.ping()
         except StoreUnavailable as error:
-            return JSONResponse({"status": "unavailable", "detail": str(error)}, status_code=503)
-        return JSONResponse({"status": "ready", **in_force(service), "models": _models(service)})
+            told = {"status": "unavailable", "detail": str(error)}
+            return JSONResponse(_to(request, told), status_code=503)
+        found = {"status": "ready", **in_force(service), "models": _models(service)}
+        return JSONResponse(_to(request, found))
+
+    @app.get("/openapi.json", include_in_schema=False, dependencies=[requires("decide")])
+    async def published() -> JSONResponse:
+        """What the service answers, as OpenAPI has it."""
+        return JSONResponse(app.openapi())
 
     for kind, handler in HANDLERS.items():
         app.add_exception_handler(kind, handler)
     if routes:
         app.mount(PREFIX, Team(service, routes, HANDLERS, budget_s=routes_budget_s))
     return app
+
+
+def _to(request: Request, found: dict[str, Any]) -> dict[str, Any]:
+    """What a caller may be told: to one who is not let in, nothing of paths, models and what went wrong."""
+    access: Access = request.app.state.access
+    if access.knows(request.headers.get("authorization")):
+        return found
+    return {name: value for name, value in found.items() if name not in FOR_CALLERS}
 
 
 def in_force(service: Service) -> dict[str, Any]:
@@ -145,10 +192,6 @@ def _models(service: Service) -> dict[str, str]:
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    about_the_body = any(each["loc"][0] == "body" for each in error.errors())
-    if about_the_body and "json" not in request.headers.get("content-type", ""):
-        detail = "Send JSON, with the header content-type: application/json."
-        return JSONResponse({"error": "not_json", "detail": detail}, status_code=415)
     # Without the values: a refused record may hold personal data, and a NaN in it is no JSON.
     found = [
         {"field": "body", "message": f"not valid JSON: {item['ctx']['error']}"}
@@ -176,6 +219,7 @@ async def _unforeseen(_request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(
         {"error": "unforeseen", "detail": f"{type(error).__name__}; the service's log says where"},
         status_code=500,
+        headers=PLAIN,  # it is answered outside of what bears them
     )
 
 
@@ -191,6 +235,9 @@ def _refused(code: str) -> Callable[[Request, Exception], JSONResponse]:
 HANDLERS: dict[type[Exception], Any] = {
     RequestValidationError: _invalid,
     Refused: refused,
+    Unwelcome: unwelcome,
+    TooMany: too_many,
+    HTTPException: not_here,
     StoreUnavailable: _refused("not_recorded"),
     FallbackFailed: _refused("fallback_failed"),
     Exception: _unforeseen,

@@ -15,7 +15,7 @@ import httpx
 
 from harness import __version__
 from harness.errors import PilotError
-from harness.serving.address import loopback
+from harness.address import loopback
 from harness.serving.logs import failed
 from harness.store import Parcel
 

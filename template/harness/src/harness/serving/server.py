@@ -14,12 +14,13 @@ from harness.control import Control, StateUnreadable, settings_control
 from harness.errors import PilotError
 from harness.pilot import Contract
 from harness.serving.access import Access
-from harness.serving.address import loopback
+from harness.address import loopback
 from harness.serving.breaker import Rule
 from harness.serving.confined import lacking
 from harness.serving.host import ModelHost
 from harness.serving.limits import Limits
 from harness.serving.processes import LOAD_WITHIN_S
+from harness.serving.rates import Rates
 from harness.serving.service import Service
 from harness.serving.shadow import Shadow, agreement
 from harness.serving.team import Route, load_routes
@@ -51,7 +52,7 @@ def build_service(settings: Settings, *, host: str | None = None) -> Service:
         fallback=pilot.load_fallback(settings.pilot.package),
         control=control,
         # What can be reached from elsewhere is open to nobody, whatever the stage becomes.
-        access=Access(control, open_in_sandbox=settings.serving.open_in_sandbox and loopback(reached)),
+        access=_access(settings, control, reached),
         store=store,
         models=settings.path(settings.serving.models),
         reasons=settings.serving.reasons,
@@ -65,6 +66,17 @@ def build_service(settings: Settings, *, host: str | None = None) -> Service:
         variables=settings.serving.model_environment,
         shadow=shadowing(settings, contract, control, store),
     )
+
+
+def _access(settings: Settings, control: Control, reached: str) -> Access:
+    said = settings.serving
+    oidc = None
+    if said.oidc is not None:  # with it comes cryptography, which takes a while to import
+        from harness.serving.oidc import build_oidc
+
+        oidc = build_oidc(said.oidc, settings.root)
+    rates = Rates(said.rate_per_s, said.burst) if said.rate_per_s else None
+    return Access(control, open_in_sandbox=said.open_in_sandbox and loopback(reached), oidc=oidc, rates=rates)
 
 
 def shadowing(settings: Settings, contract: Contract, control: Control, store: DecisionStore) -> Shadow:
