@@ -32,7 +32,7 @@ class Oidc(Section):
         name_claim: The claim that logs call the caller by; choose one that names a service and no person.
         leeway_s: Seconds that two clocks may differ.
         refresh_s: Seconds between two looks at the keys.
-        max_stale_s: For how many seconds keys hold when no newer look succeeds; then nobody is let in by them.
+        max_stale_s: For how many seconds keys hold when no newer look succeeds; then they let nobody in.
     """
 
     issuer: str = Field(min_length=1)
@@ -88,8 +88,8 @@ class Serving(Section):
         models: Where packaged models are kept, one folder a digest.
         open_in_sandbox: Whether the sandbox, which only this machine reaches, answers callers without a
             token. In every other stage each caller needs one.
-        max_body_kb: Kilobytes that a request's body may have; a team's own routes have a limit of their own.
-        connections: How many connections a process holds at once; beyond it one that waits gives up its place.
+        max_body_kb: Kilobytes that a request's body may have; outcomes and the team's own routes have more.
+        connections: How many connections a process holds; beyond it one that waits gives up its place.
         request_timeout_s: Seconds in which a request has to arrive, its headers and then its body.
         rate_per_s: How many requests a second each caller has in each process, on average; 0 for no limit.
         burst: How many of them may come at once; 0 for twice the rate.

@@ -69,8 +69,8 @@ def create_app(
 ) -> FastAPI:
     """The application: ``POST /decide``, ``POST /outcomes``, ``POST /control/kill``, ``/health``, ``/ready``.
 
-    The last two are open to everybody, because a stop asks ``/health`` whether it was heard; what is behind an
-    answer of theirs is told to callers who are let in. ``/openapi.json`` is for those who may ask for decisions.
+    The last two are open to everybody, because a stop asks ``/health`` whether it was heard; what is behind
+    their answers is told to callers who are let in. ``/openapi.json`` is for those who may ask for decisions.
 
     Args:
         service: What decides.

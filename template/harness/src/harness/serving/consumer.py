@@ -14,8 +14,8 @@ from enum import Enum
 import httpx
 
 from harness import __version__
-from harness.errors import PilotError
 from harness.address import loopback
+from harness.errors import PilotError
 from harness.serving.logs import failed
 from harness.store import Parcel
 

@@ -1,7 +1,7 @@
 """What every request passes and every answer bears, whatever the endpoint.
 
-An answer is for its caller alone: nothing keeps it, frames it or takes it for something else. There is no CORS:
-no page of another origin may read an answer. What is not there is answered alike, whatever was asked.
+An answer is for its caller alone: nothing keeps it, frames it or takes it for something else. There is no
+CORS: no page of another origin may read an answer. What is not there is answered alike, whatever was asked.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from harness.serving.rates import Left
 from harness.serving.strict import Unwelcome
 from harness.serving.underway import Application, Message
 
-# A certificate that is renewed too late then locks callers out, so it is not said for subdomains, nor for years.
+# With a certificate that is renewed too late it locks callers out, so it holds for a year and no subdomain.
 HSTS = (b"strict-transport-security", b"max-age=31536000")
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),

@@ -1,9 +1,9 @@
-"""Callers whom an identity provider knows: JSON Web Tokens by OpenID Connect, with keys that are fetched beside.
+"""Callers whom an identity provider knows: JSON Web Tokens by OpenID Connect, whose keys are fetched beside.
 
 Checked is the signature with one of the issuer's published keys, by an algorithm that pilot.toml allows, and
-``iss``, ``aud``, ``exp`` and ``nbf`` (RFC 7519; RFC 8725 says what goes wrong). Whatever a token says of where its
-key may be found is not heeded. A request never waits for the network: a thread fetches the keys, and what it
-fetched last holds for ``max_stale_s``.
+``iss``, ``aud``, ``exp`` and ``nbf`` (RFC 7519; RFC 8725 says what goes wrong). Whatever a token says of
+where its key may be found is not heeded. A request never waits for the network: a thread fetches the keys, and
+what it fetched last holds for ``max_stale_s``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +66,8 @@ class Holder:
 class _Keys:
     by_id: Mapping[str, PyJWK]
     seen: float
+    # Whom they let in. A key that is withdrawn takes them along.
+    known: OrderedDict[bytes, Holder] = field(default_factory=OrderedDict)
 
 
 class Oidc:
@@ -84,7 +86,6 @@ class Oidc:
         self._fetch = fetch
         self._clock = clock
         self._keys: _Keys | None = None
-        self._known: OrderedDict[bytes, Holder] = OrderedDict()
         self._asked = threading.Event()
         self._ended = False
         self._thread: threading.Thread | None = None
@@ -107,17 +108,17 @@ class Oidc:
         if keys is None or self._clock() - keys.seen > self._rule.max_stale_s:
             return None
         digest = hashlib.sha256(presented.encode(errors="replace")).digest()
-        held = self._known.get(digest)
+        held = keys.known.get(digest)
         if held is None:
             held = self._checked(presented, keys)
-            if held is not None and keys is self._keys:
-                self._known[digest] = held
-                if len(self._known) > MOST_KNOWN:
-                    self._known.popitem(last=False)
+            if held is not None:
+                keys.known[digest] = held
+                if len(keys.known) > MOST_KNOWN:
+                    keys.known.popitem(last=False)
         return held
 
     def look(self) -> bool:
-        """Look at the keys now, and say whether that succeeded. What was known before holds where it did not."""
+        """Look at the keys now, and say whether that succeeded; if not, what was known before holds."""
         try:
             found = _usable(self._fetch())
         except Exception as error:
@@ -128,8 +129,7 @@ class Oidc:
         if self._failing:
             log.info("the keys of %s are there again", self._rule.issuer)
         self._failing = False
-        # A key that is withdrawn takes along whom it let in.
-        self._keys, self._known = _Keys(found, self._clock()), OrderedDict()
+        self._keys = _Keys(found, self._clock())
         return True
 
     def _keep(self) -> None:
@@ -185,7 +185,7 @@ class Oidc:
 
 
 def build_oidc(rule: Rule | None, root: Path) -> Oidc | None:
-    """What knows the tokens that pilot.toml describes; None where it describes none. It has no keys before it looks.
+    """What knows the tokens that pilot.toml describes; None where it describes none.
 
     Args:
         rule: The table [serving.oidc].

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from harness import pilot
+from harness.address import loopback
 from harness.control import Control, StateUnreadable, settings_control
 from harness.errors import PilotError
 from harness.pilot import Contract
 from harness.serving.access import Access
-from harness.address import loopback
 from harness.serving.breaker import Rule
 from harness.serving.confined import lacking
 from harness.serving.host import ModelHost

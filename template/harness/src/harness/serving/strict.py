@@ -1,7 +1,7 @@
-"""What a caller may send as JSON: RFC 8259 in UTF-8, each name once, within a size, a depth and a number of names.
+"""What a caller may send as JSON: RFC 8259 in UTF-8, each name once, within a size, a depth and many names.
 
-Python's own parser takes more: UTF-16, a byte order mark, NaN, and of two values under one name the last, where
-a proxy in front may have looked at the first. What is refused here is told without a value that was sent.
+Python's own parser takes more: UTF-16, a byte order mark, NaN, and of two values under one name the last,
+where a proxy in front may have looked at the first. What is refused is told without a value that was sent.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def _no_constants(text: str) -> None:
 
 
 def _measured(found: Any) -> None:
-    if any(len(path) > MOST_DEPTH for path, _ in _values(found)):
+    if any(len(path) + isinstance(value, dict | list) > MOST_DEPTH for path, value in _values(found)):
         raise _too_deep()
 
 
