@@ -146,7 +146,7 @@ def test_a_key_of_the_account_or_its_group_will_do(tmp_path: Path, mode: int) ->
 def test_files_that_cannot_be_used_are_told_before_anything_starts(
     tiny: Any, files: tuple[Path, Path], pilot_here: Pilot
 ) -> None:
-    certificate, key = files
+    _, key = files
     other = tiny.root / "other"
     other.mkdir()
     certified(other)

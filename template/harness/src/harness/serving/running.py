@@ -128,6 +128,14 @@ class _Supervisor(Multiprocess):
             if pid not in after:
                 log.error("worker %d died or did not answer, and another takes its place", pid)
 
+    def handle_hup(self) -> None:
+        """Replace the workers one after the other; a new one has as long to start as the first ones had."""
+        self.config.timeout_worker_healthcheck = START_WITHIN_S
+        try:
+            super().handle_hup()
+        finally:
+            self.config.timeout_worker_healthcheck = HUNG_AFTER_S
+
     def join_all(self) -> None:
         """Wait until every worker has answered what was under way, and no longer than that may take."""
         deadline = time.monotonic() + END_WITHIN_S
