@@ -97,7 +97,7 @@ MUTANTS = (
     ),
     Mutant(
         "a model may be given the harness's own secrets",
-        "settings.py",
+        "serving_settings.py",
         'if name.upper().startswith("PILOT_"):',
         'if name == "PILOT_":',
         SURROUNDINGS,
@@ -282,8 +282,8 @@ MUTANTS = (
     Mutant(
         "a thread of the server's is needed to say that it is well",
         "serving/app.py",
-        "    async def health()",
-        "    def health()",
+        "    async def health(",
+        "    def health(",
         HOSTING,
         "health_is_answered",
     ),

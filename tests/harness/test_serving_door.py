@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from fastapi import Request
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
@@ -19,6 +21,7 @@ from harness.serving import rates as counting
 from harness.serving.app import create_app
 from harness.serving.rates import Rates
 from harness.serving.schema import request_model
+from harness.serving.strict import Unwelcome, strictly
 from harness.store import StoreUnavailable
 
 JSON = {"content-type": "application/json"}
@@ -168,6 +171,16 @@ def test_a_body_that_is_too_large_is_refused_while_it_is_read(
     answer = post(client, body() if chunked else exactly)
     assert (answer.status_code, answer.json()["error"]) == (413, "too_large")
     assert recorded(tiny) == 0
+
+
+def test_a_body_that_says_it_is_too_large_is_not_even_begun() -> None:
+    async def receive() -> Any:
+        raise AssertionError("the body was read")
+
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"11")]
+    with pytest.raises(Unwelcome) as refused:
+        asyncio.run(strictly(Request({"type": "http", "headers": headers}, receive), 10))
+    assert refused.value.status == 413
 
 
 def test_a_stop_is_not_refused_for_its_size(tiny: Any, client: TestClient) -> None:

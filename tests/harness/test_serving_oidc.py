@@ -166,6 +166,14 @@ def test_what_the_issuer_did_not_sign_for_us_lets_nobody_in(
     assert oidc.find(FORGED[what](keys)) is None
 
 
+def test_the_team_says_which_algorithms_may_be_used_at_all(keys: dict[str, Any]) -> None:
+    token = signed(keys, alg="RS384")
+    for allowed, taken in ((["RS256"], False), (["RS256", "RS384"], True)):
+        made = Oidc(rule(algorithms=allowed), lambda: published(keys, "a", alg="RS384"))
+        assert made.look()
+        assert (made.find(token) is not None) == taken
+
+
 def test_a_known_token_ends_when_it_expires_and_with_its_key(keys: dict[str, Any]) -> None:
     there = ["a", "ec"]
     made = Oidc(rule(), lambda: published(keys, *there))

@@ -1,8 +1,8 @@
 """What a connection may take: time for a request to arrive, bytes of headers, and its place among the others.
 
 uvicorn waits for a request as long as its sender likes, takes as many headers as come, and refuses new
-callers once it holds as many connections as it may. Here a request has to arrive in time, and when every place
-is taken the connection that has waited longest for its next request gives up its own: whoever asks for
+callers once it holds as many connections as it may. Here a request has to arrive in time, and when every
+place is taken the connection that has waited longest for its next request gives up its own: whoever asks for
 something is served before whoever only holds a line.
 """
 
