@@ -69,8 +69,8 @@ lint: setup ## style, types and the direction of imports
 	@$(python) -m mypy
 	@cd $(harness)/src && $(CURDIR)/.venv/bin/lint-imports --config $(CURDIR)/pyproject.toml --no-cache
 
-bench: setup ## the benchmarks, each beside a peer or a floor (about a quarter of an hour)
-	@for name in generation startup decision control demo update; do echo "== $$name"; $(python) benchmarks/$$name.py; done
+bench: setup ## the benchmarks, each beside a peer or a floor (about twenty minutes)
+	@for name in generation startup decision serving control demo update; do echo "== $$name"; $(python) benchmarks/$$name.py; done
 	@echo "== all"; $(python) benchmarks/measure.py
 
 manifest: setup ## renew the list of the standard's files, and the page of the checks

@@ -36,6 +36,7 @@ class Row:
         peer: What it is held against; empty for a value that stands alone.
         beside: The peer's value in the same turn, one for each of ``measured``.
         at_most: The target, where there is one.
+        at_least: The target where more is better.
         target_is_ratio: Whether the target is for the ratio rather than for the value.
     """
 
@@ -46,6 +47,7 @@ class Row:
     beside: Samples = ()
     at_most: float | None = None
     target_is_ratio: bool = False
+    at_least: float | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -68,12 +70,15 @@ class Row:
         )
 
     def _target(self) -> str:
-        if self.at_most is None:
-            return "–"
         value = self.ratio if self.target_is_ratio else median(self.measured)
-        verdict = "met" if value is not None and value <= self.at_most else "OVER"
         unit = "times" if self.target_is_ratio else self.unit
-        return f"≤ {self.at_most:g} {unit}: {verdict}"
+        if self.at_most is not None:
+            verdict = "met" if value is not None and value <= self.at_most else "OVER"
+            return f"≤ {self.at_most:g} {unit}: {verdict}"
+        if self.at_least is not None:
+            verdict = "met" if value is not None and value >= self.at_least else "UNDER"
+            return f"≥ {self.at_least:g} {unit}: {verdict}"
+        return "–"
 
 
 def take_turns(

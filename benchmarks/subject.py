@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -128,7 +129,7 @@ class Service:
     """A service as a process, from its start to its end; it says `listening on URL` when it can be asked."""
 
     def __init__(self, command: Sequence[str], folder: Path, name: str, **variables: str) -> None:
-        self.started = 0.0
+        self.started, self.pid = 0.0, 0
         self._command, self._folder, self._variables = command, folder, variables
         self.log = SCRATCH / f"bench-{name}.log"
 
@@ -143,10 +144,11 @@ class Service:
                 stdout=log,
                 stderr=log,
             )
+        self.pid = self._process.pid
         while time.perf_counter() < self.started + 60 and self._process.poll() is None:
             _, found, rest = self.log.read_text(encoding="utf-8").partition("listening on ")
             if found and "\n" in rest:
-                return rest.splitlines()[0].strip()
+                return re.split(r"[\s\"]", rest)[0]  # the line may be JSON
             time.sleep(0.005)
         self._end()
         raise SystemExit(f"the service did not start:\n{self.log.read_text(encoding='utf-8')}")
@@ -166,15 +168,24 @@ class Service:
                 self._process.wait()
 
 
-def decision_service(pilot: Path) -> Service:
-    """`pilot serve` on a port that the system chooses, with a decision store of its own."""
-    store = SCRATCH / "bench-decisions.db"
+def decision_service(
+    pilot: Path, *arguments: str, name: str = "service", program: str = ".venv/bin/pilot"
+) -> Service:
+    """`pilot serve` on a port that the system chooses, with a decision store of its own.
+
+    Args:
+        pilot: The pilot.
+        arguments: What follows `pilot serve --port 0`.
+        name: Of its log and of its store.
+        program: What is run in place of `pilot`: a script for the pilot's Python.
+    """
+    store = SCRATCH / f"bench-{name}-decisions.db"
     for file in (store, *(store.with_name(store.name + end) for end in ("-wal", "-shm"))):
         file.unlink(missing_ok=True)
-    command = [".venv/bin/pilot", "serve", "--port", "0"]
-    return Service(command, pilot, "service", PILOT_STORE__URL=f"sqlite:///{store}")
+    command = [".venv/bin/python", program, "serve", "--port", "0", *arguments]
+    return Service(command, pilot, name, PILOT_STORE__URL=f"sqlite:///{store}")
 
 
-def empty_service(pilot: Path) -> Service:
+def empty_service(pilot: Path, workers: int = 1) -> Service:
     """The floor: FastAPI and uvicorn with endpoints that do nothing, in the pilot's environment."""
-    return Service([".venv/bin/python", str(INSIDE / "empty_service.py")], pilot, "empty")
+    return Service([".venv/bin/python", str(INSIDE / "empty_service.py"), str(workers)], pilot, "empty")

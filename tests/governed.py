@@ -16,8 +16,9 @@ import yaml
 
 from harness.governance.document import parse
 from harness.governance.documents import KINDS
-from harness.pipeline import layout, record
+from harness.pipeline import layout, lineage, record
 from harness.readiness import lock
+from harness.serving_settings import Slo
 from harness.settings import Settings, load_settings
 from rendering import ROOT, copy_template, render
 
@@ -171,6 +172,36 @@ class Governed:
         self.lock_data()
         record.note(self.root, manifest)
 
+    def loaded(self, *, slo: dict[str, Any] | None = None, **volume: Any) -> None:
+        """Leave what `pilot load` leaves, as committed by now; ``volume`` is what the stated one came to."""
+        from harness.readiness import loaded
+
+        promised = Slo(**(slo or {}))
+        values = {"rate_per_s": promised.rate_per_s, "requests": 1500, "decided": 1500, **volume}
+        step = loaded.Step(**{**STEP, **values})
+        verdict, why = loaded.concluded(step, promised)
+        found = loaded.LoadTest(
+            produced_at=datetime.now(UTC).replace(microsecond=0),
+            produced_by="somebody",
+            harness="1.0.0",
+            cores=2,
+            trees={name: lineage.committed_tree(self.root, name) for name in record.TREES},
+            model=record.read(self.root).model,
+            workers=1,
+            clients=1,
+            arrivals="poisson",
+            seed=1,
+            slo=promised,
+            verdict=verdict,
+            why=why,
+            volume=step,
+            steps=(),
+            knee_per_s=None,
+            knee_ended_by="bound",
+            replicas=None,
+        )
+        loaded.write(self.root, found)
+
     def ingested(self, credentials: dict[str, Any]) -> None:
         """Write what ingest says of the accounts that it reads by."""
         layout.write_json(self.root / layout.INGEST, {"credentials": credentials})
@@ -207,6 +238,20 @@ class Governed:
         self.change("rollout", do)
 
 
+STEP: dict[str, Any] = {
+    "seconds": 30.0,
+    "p50_ms": 5.0,
+    "p95_ms": 20.0,
+    "p99_ms": 40.0,
+    "max_ms": 90.0,
+    "throughput_per_s": 50.0,
+    "goodput_per_s": 50.0,
+    "fallbacks": {},
+    "errors": {},
+    "client_late_p99_ms": 2.0,
+    "client_cpu": 0.02,
+    "connections": 32,
+}
 VOUCHED = """
 from dataclasses import replace
 

@@ -82,7 +82,14 @@ def bare_environment(home: Path, **more: str) -> dict[str, str]:
         or name.lower().endswith("_proxy")
     }
     home.mkdir(parents=True, exist_ok=True)
-    return {"PATH": os.environ["PATH"], "HOME": str(home), "NO_COLOR": "1", **kept, **more}
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "NO_COLOR": "1",
+        "PILOT_SERVING__LOG_FORMAT": "text",
+        **kept,
+        **more,
+    }
 
 
 @pytest.fixture(scope="session")

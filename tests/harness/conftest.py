@@ -7,12 +7,14 @@ import importlib
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
@@ -21,6 +23,7 @@ from textwrap import dedent, indent
 from typing import Any
 
 import polars as pl
+import psycopg
 import pytest
 
 import harness
@@ -33,6 +36,7 @@ from harness.serving.host import ModelHost, Rule
 from harness.serving.server import build_service
 from harness.serving.service import Service
 from harness.settings import Settings, load_settings
+from harness.simulate.embedded import server
 
 PACKAGE = "dryfield"
 FILES = {
@@ -264,7 +268,9 @@ def environment(tmp_path: Path) -> dict[str, str]:
     source = str(Path(harness.__file__).parents[1])
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PILOT_")}
     path = [source, str(tmp_path / "pilot" / "src")]
-    return kept | {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+    # What a service logs is read by people here.
+    text = {"PILOT_SERVING__LOG_FORMAT": "text"}
+    return kept | text | {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
 
 
 @pytest.fixture
@@ -474,6 +480,32 @@ def pilot_here(
 
 
 @pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL of this test session."""
+    with server(tmp_path_factory.mktemp("postgres") / "data") as url:
+        yield url.replace(":@", "@")
+
+
+@pytest.fixture
+def postgres_store(postgres: str) -> Iterator[str]:
+    """A store's address in a schema of its own."""
+    name = f"store_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {name}")  # type: ignore[call-overload]
+        yield f"{postgres}&options=-csearch_path%3D{name}"
+        connection.execute("SET client_min_messages = warning")
+        connection.execute(f"DROP SCHEMA {name} CASCADE")  # type: ignore[call-overload]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store's address: the same test on both databases."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgres_store"))
+    return f"sqlite:///{tmp_path}/stores/decisions.db"
+
+
+@pytest.fixture(scope="session")
 def empty_tracking(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow's database before the first run: making one takes MLflow seconds."""
     from mlflow.tracking import MlflowClient
@@ -521,7 +553,9 @@ def served(tiny: TinyPilot, environment: dict[str, str]) -> Iterator[Callable[..
         )
         started.append((process, stream))
         line = waited(lambda: _listening(log, process), within=60)
-        return Running(process, line.rsplit(" ", 1)[1].strip())
+        url = re.search(r"http://[^\s\"]+", line)  # a line may be JSON
+        assert url is not None
+        return Running(process, url[0])
 
     yield start
     for process, stream in started:

@@ -40,14 +40,6 @@ MUTANTS = (
         "one_fault_refuses and unlocked",
     ),
     Mutant(
-        "evidence that nothing makes is not asked for",
-        EVIDENCE,
-        '"early", "platform", "Stay in',
-        '"full", "platform", "Stay in',
-        UNKNOWN,
-        "what_nothing_makes",
-    ),
-    Mutant(
         "a signature of another lock will do",
         CONTROL,
         "if each.evidence == digest]",

@@ -20,8 +20,8 @@ MUTANTS = (
     Mutant(
         "no endpoint asks for a token",
         APP,
-        'response_model=DecisionOut, dependencies=[requires("decide")]',
-        "response_model=DecisionOut",
+        '        dependencies=[requires("decide")],\n',
+        "",
         AUTHENTICATION,
         "every_endpoint",
     ),

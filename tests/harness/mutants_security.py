@@ -140,8 +140,8 @@ MUTANTS = (
     Mutant(
         "a failure's answer bears nothing",
         APP,
-        "        headers=PLAIN,  # it is answered outside of what bears them\n",
-        "",
+        "headers={**PLAIN, **followed",
+        "headers={**followed",
         AT_THE_DOOR,
         "bears_the_headers",
     ),

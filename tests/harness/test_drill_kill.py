@@ -239,10 +239,10 @@ def test_the_drills_are_listed_and_another_is_unknown(pilot_here: Run) -> None:
     assert listed.returncode == 0
     assert listed.stdout.startswith("kill         After `pilot kill` no request is decided by a model")
     names = [each["name"] for each in json.loads(pilot_here("drill", "list", "--json").stdout)]
-    assert names == ["kill", "data-quality", "integration"]
+    assert names == ["kill", "data-quality", "integration", "load"]
     other = pilot_here("drill", "fire")
     assert other.returncode == 2
-    known = "kill, data-quality, integration, all, list"
+    known = "kill, data-quality, integration, load, all, list"
     assert f"there is no drill 'fire'. Use one of: {known}." in other.stderr
 
 

@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -335,14 +335,14 @@ def test_a_models_decision_that_is_being_recorded_is_waited_for(
     tiny: Any, here: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reached, go_on = threading.Event(), threading.Event()
-    record = here.store.record
+    record_all = here.store.record_all
 
-    def slowly(decision: Decision) -> None:
+    def slowly(decisions: Sequence[Decision]) -> Any:
         reached.set()
         assert go_on.wait(30)
-        record(decision)
+        return record_all(decisions)
 
-    monkeypatch.setattr(here.store, "record", slowly)
+    monkeypatch.setattr(here.store, "record_all", slowly)
     thread, got = in_background(lambda: httpx.post(f"{here.url}/decide", json=tiny.record, timeout=60))
     assert reached.wait(30)
     kill(tiny.control, reason="while it is recorded")
@@ -399,10 +399,10 @@ def test_whatever_becomes_of_a_decision_it_does_not_stay_under_way(tiny: Any, he
     assert post() == 200
     first = here.underway.count()
     assert (first.under_way, first.last is None) == (0, False)
-    here.store.record = lambda _: (_ for _ in ()).throw(ValueError("nothing is written"))
+    here.store.record_all = lambda _: (_ for _ in ()).throw(ValueError("nothing is written"))
     assert post() == 500
     assert here.underway.count() == first
-    del here.store.record
+    del here.store.record_all
     kill(tiny.control, reason="stop")
     assert post() == 200
     assert here.underway.count() == first
@@ -413,9 +413,10 @@ def test_a_decision_counts_until_its_answer_was_sent() -> None:
     counted: list[int] = []
 
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
-        with underway.decision():
-            counted.append(underway.count().under_way)
-            underway.entering()
+        passage = underway.passage()
+        counted.append(underway.count().under_way)
+        passage.enter()
+        passage.decided()
         await send({"type": "http.response.body"})
 
     async def send(_message: Any) -> None:
@@ -432,8 +433,9 @@ def test_a_decision_that_comes_after_its_answer_ends_by_itself() -> None:
 
     def decide(context: Any) -> None:
         def run() -> None:
-            with underway.decision():
-                underway.entering()
+            passage = underway.passage()
+            passage.enter()
+            passage.decided()
 
         context.run(run)
 

@@ -489,17 +489,13 @@ def test_26_metrics_that_stopped_are_inconclusive_and_promote_exits_3(
     tiny: Any, tmp_path: Any, pilot_here: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Everything else is in order: without decisions on record the answer is 3, and nothing is proposed."""
-    from harness.readiness import gates
-
-    monkeypatch.setattr(
-        gates, "EVIDENCE", tuple(one for one in gates.EVIDENCE if one.id != "evidence.load-test")
-    )
     governed = Governed(tiny, tmp_path / "control")
     digest = record.read(governed.root).model
     governed.control.mkdir(exist_ok=True)
     values = {"rev": 1, "stage": "early", "challenger": Slot(digest=digest, pct=10), "flag_key": "dryfield"}
     write_state(governed.control, State(**values, actor="x", reason="x", changed_at="x"))
     append(governed.control, actor="x", action="approve", reason="shadow → early, model x: y", revision=1)
+    governed.loaded()
     governed.settle("broad")
     report = examine(governed.settings(), now=None)
     refused = {each.check for each in report.missing if each.status == "refused"}

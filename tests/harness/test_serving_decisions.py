@@ -17,7 +17,7 @@ from harness.control import SENTINEL, Slot, arm, kill
 from harness.control.state import STATE
 from harness.errors import PilotError
 from harness.pilot import Answer
-from harness.serving import host, running, service
+from harness.serving import lane, running, service
 from harness.serving.server import check_stage, listen, loopback
 from harness.store import StoreUnavailable
 
@@ -72,7 +72,10 @@ def test_after_a_kill_the_next_decision_is_the_fallbacks_and_after_arm_the_model
 
 
 @pytest.mark.parametrize("how", ["kill", "sentinel alone", "state deleted", "state damaged"])
-def test_03_a_stop_while_the_model_scores_makes_the_answer_the_fallbacks(tiny: Any, how: str) -> None:
+def test_03_a_stop_while_the_model_scores_makes_the_answer_the_fallbacks(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setenv("PILOT_SERVING__BUDGET_MS", "20000")
     digest = tiny.offered()
     deciding = tiny.service()
     deciding.decide(tiny.parsed())
@@ -224,7 +227,7 @@ def test_a_package_that_comes_back_is_used_again(tiny: Any, monkeypatch: pytest.
     assert deciding.decide(tiny.parsed()).why == "model_unavailable"
     away.rename(tiny.models / digest)
     assert deciding.decide(tiny.parsed()).why == "model_unavailable"  # not a try with every request
-    monkeypatch.setattr(host, "LOAD_AGAIN_AFTER_S", 0.0)
+    monkeypatch.setattr(lane, "LOAD_AGAIN_AFTER_S", 0.0)
     assert deciding.decide(tiny.parsed()).served_by == "model"
 
 
@@ -346,11 +349,11 @@ def test_what_cannot_be_recorded_is_no_decision(tiny: Any, monkeypatch: pytest.M
         kill(tiny.control, reason="stop")
     deciding = tiny.service()
 
-    def full(decision: Any) -> None:
-        assert decision.served_by == who
+    def full(decisions: Any) -> None:
+        assert [decision.served_by for decision in decisions] == [who]
         raise StoreUnavailable("full", where="store", mend="Free it.")
 
-    monkeypatch.setattr(deciding.store, "record", full)
+    monkeypatch.setattr(deciding.store, "record_all", full)
     with pytest.raises(StoreUnavailable):
         deciding.decide(tiny.parsed())
 
@@ -358,8 +361,13 @@ def test_what_cannot_be_recorded_is_no_decision(tiny: Any, monkeypatch: pytest.M
 def test_the_record_comes_before_the_answer(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.offered()
     deciding = tiny.service()
-    recorded = []
-    monkeypatch.setattr(deciding.store, "record", recorded.append)
+    recorded: list[Any] = []
+
+    def record_all(decisions: Any) -> Any:
+        recorded.extend(decisions)
+        return decisions
+
+    monkeypatch.setattr(deciding.store, "record_all", record_all)
     made = deciding.decide(tiny.parsed())
     assert recorded == [made]
 

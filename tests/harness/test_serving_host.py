@@ -177,7 +177,7 @@ def test_a_host_that_is_killed_under_load_costs_no_answer_and_comes_back(
             each.result(30)
     assert len(set(killed)) == 4
     assert {one.why for one in made} <= {"assigned", "model_died"}
-    assert sum(one.why == "model_died" for one in made) <= 4
+    assert sum(one.why == "model_died" for one in made) <= 4 * 4, "more than what was under way each time"
     assert len(deciding.store.latest(100_000)) == len(made)
     for pid in killed:
         wait(lambda pid=pid: gone(pid))
@@ -219,21 +219,32 @@ def channel():
 def say(text):
     os.write(channel(), struct.pack("!I", len(text)) + text)
 """
-ONE = '"id": 1, "score": 0.5, "reasons": '
+
+
+def answered(one: str) -> str:
+    return f'{{"id": 1, "answers": [{one}]}}'
+
+
 LIES = {
     "no JSON": "{",
     "no object": "[1]",
     "nested": "[" * 900_000,
-    "not a number": '{"id": 1, "score": NaN, "reasons": []}',
-    "another call's": '{"id": 7, "score": 0.5, "reasons": []}',
-    "no id": '{"score": 0.5, "reasons": []}',
-    "text for a score": '{"id": 1, "score": "0.5", "reasons": []}',
-    "truth for a score": '{"id": 1, "score": true, "reasons": []}',
-    "no reasons": '{"id": 1, "score": 0.5}',
-    "reasons of anything": f"{{{ONE}[[1, 2, 3]]}}",
-    "too many reasons": f'{{{ONE}[["a", 1, 1], ["a", 1, 1], ["a", 1, 1], ["a", 1, 1]]}}',
-    "half a surrogate pair": f'{{{ONE}[["\\ud800", 1, 1]]}}',
-    "infinity for an effect": f'{{{ONE}[["a", 1, 1e999]]}}',
+    "not a number": answered('{"score": NaN, "reasons": []}'),
+    "another call's": '{"id": 7, "answers": [{"score": 0.5, "reasons": []}]}',
+    "no id": '{"answers": [{"score": 0.5, "reasons": []}]}',
+    "no answers": '{"id": 1, "score": 0.5, "reasons": []}',
+    "answers that are none": answered("0.5"),
+    "fewer answers than records": answered(""),
+    "more answers than records": answered('{"score": 0.5, "reasons": []}, {"score": 0.5, "reasons": []}'),
+    "text for a score": answered('{"score": "0.5", "reasons": []}'),
+    "truth for a score": answered('{"score": true, "reasons": []}'),
+    "no reasons": answered('{"score": 0.5}'),
+    "reasons of anything": answered('{"score": 0.5, "reasons": [[1, 2, 3]]}'),
+    "too many reasons": answered(
+        '{"score": 0.5, "reasons": [["a", 1, 1], ["a", 1, 1], ["a", 1, 1], ["a", 1, 1]]}'
+    ),
+    "half a surrogate pair": answered('{"score": 0.5, "reasons": [["\\ud800", 1, 1]]}'),
+    "infinity for an effect": answered('{"score": 0.5, "reasons": [["a", 1, 1e999]]}'),
 }
 
 
@@ -259,7 +270,9 @@ def test_what_a_host_says_that_is_no_answer_is_a_failure(tiny: Any, monkeypatch:
 def test_a_score_out_of_range_is_found_by_the_service_too(tiny: Any) -> None:
     digest = tiny.offered()
     deciding = tiny.service()
-    tiny.model_does(digest, CHANNEL + 'say(b\'{"id": 1, "score": 7, "reasons": []}\'); time.sleep(60)')
+    tiny.model_does(
+        digest, CHANNEL + 'say(b\'{"id": 1, "answers": [{"score": 7, "reasons": []}]}\'); time.sleep(60)'
+    )
     assert deciding.decide(tiny.parsed()).why == "score_invalid"
 
 
@@ -285,7 +298,8 @@ def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next_ones(tiny: An
     tiny.model_does(
         digest,
         CHANNEL + "global said\nif 'said' not in globals():\n    said = threading.Timer(0.2, say, "
-        '[b\'{"id": 2, "score": 0.01, "reasons": []}\']); said.start()\nreturn np.array([0.9])',
+        '[b\'{"id": 2, "answers": [{"score": 0.01, "reasons": []}]}\']); said.start()\n'
+        "return np.array([0.9])",
     )
     file = tiny.root / "var" / "told" / digest / "predict.py"
     file.write_text("import threading\n" + file.read_text())

@@ -44,7 +44,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
     return written
 
 
-def unwell(*_: Any) -> Any:
+def unwell(*_: Any, **__: Any) -> Any:
     raise ValueError(f"could not convert {MARK}")
 
 
@@ -72,7 +72,7 @@ def test_what_was_not_recorded_is_not_logged_as_decided(
     def full(_: Any) -> None:
         raise StoreUnavailable("full", where="store", mend="Free it.")
 
-    monkeypatch.setattr(deciding.store, "record", full)
+    monkeypatch.setattr(deciding.store, "record_all", full)
     with pytest.raises(StoreUnavailable):
         deciding.decide(tiny.parsed())
     assert "decision " not in said()
@@ -134,7 +134,7 @@ def broken(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     """A service with a defect of the standard's own."""
     tiny.offered()
     service = tiny.service()
-    monkeypatch.setattr(service, "decide", unwell)
+    monkeypatch.setattr(service, "decided", unwell)
     with TestClient(create_app(service, name="dry field"), raise_server_exceptions=False) as client:
         yield client
 
@@ -152,9 +152,9 @@ def test_the_server_and_libraries_log_no_text_of_an_exception_either(
     site = tiny.root / "src" / "sitecustomize.py"
     site.write_text(
         "import harness.serving.service as service\n"
-        "def decide(self, record):\n"
+        "async def decided(self, record, key=None):\n"
         f"    raise ValueError('{MARK} ' + record['plot'])\n"
-        "service.Service.decide = decide\n"
+        "service.Service.decided = decided\n"
     )
     tiny.offered()
     running = served()

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, get_args
 
 import jwt
 import pytest
@@ -20,9 +20,11 @@ from fastapi.testclient import TestClient
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from pydantic import ValidationError
 
+from harness.control import SCOPES, read_audit
 from harness.errors import PilotError
 from harness.serving.app import create_app
 from harness.serving.oidc import UNKNOWN_KEY_EVERY_S, Oidc, build_oidc
+from harness.serving_settings import Allowed
 from harness.serving_settings import Oidc as Rule
 
 ISSUER, AUDIENCE = "https://login.example.org/", "pilot"
@@ -350,6 +352,10 @@ def test_keys_may_come_from_a_file(keys: dict[str, Any], tmp_path: Any) -> None:
     assert build_oidc(None, tmp_path) is None
 
 
+def test_whatever_a_token_of_ours_may_do_one_of_the_issuers_may() -> None:
+    assert get_args(Allowed) == SCOPES
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -404,6 +410,4 @@ jwks_file = "keys.json"
         assert asked(signed(keys, scope="pilot.stop"), "/control/kill") == 200
         assert "the token oidc:collections has not the scope" in caplog.text
         assert good not in caplog.text
-        from harness.control import read_audit
-
         assert "token oidc:collections" in str(read_audit(tiny.control))

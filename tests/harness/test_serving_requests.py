@@ -49,6 +49,7 @@ def test_a_record_that_keeps_the_contract_is_decided_and_recorded(tiny: Any, cli
         "model": found.model_digest,
         "revision": found.revision,
         "sandbox": found.sandbox,
+        "reasons_pending": False,
     }
     assert found.record == tiny.record
     assert (given["served_by"], given["model"], given["sandbox"]) == ("model", tiny.digest, True)
@@ -288,7 +289,7 @@ def test_what_cannot_be_recorded_is_503_and_gives_no_decision(
     def full(*_: Any) -> None:
         raise StoreUnavailable("the disk is full", where="the store", mend="Free it.")
 
-    monkeypatch.setattr(tiny.services[-1].store, "record", full)
+    monkeypatch.setattr(tiny.services[-1].store, "record_all", full)
     answer = post(client, tiny.record)
     assert answer.status_code == 503
     assert answer.json()["error"] == "not_recorded"

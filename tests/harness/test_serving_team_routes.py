@@ -76,6 +76,9 @@ def test_a_route_answers_below_team_and_reads_its_parameters(tiny: Any) -> None:
         assert client.get("/team/other").status_code == 404
         assert client.get("/team").status_code in (404, 307)
         assert client.get("/team/openapi.json").status_code == 404
+        counted = client.get("/metrics").text
+        assert 'http_requests_total{code="405",handler="/team",method="POST"} 1.0' in counted
+        assert "summary" not in counted
 
 
 @pytest.mark.usefixtures("closed")

@@ -156,29 +156,6 @@ def test_several_processes_write_at_once_and_nothing_is_lost(url: str, python: S
     store.close()
 
 
-def test_two_that_start_on_an_empty_database_at_once_both_start(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import sqlalchemy as sa
-
-    from harness.store import database
-
-    create, calls = database.metadata.create_all, []
-
-    def late(engine: sa.Engine) -> None:
-        calls.append(engine)
-        if len(calls) == 1:  # another process makes the table after this one has looked and before it acts
-            create(engine)
-            create(engine, checkfirst=False)
-        create(engine)
-
-    monkeypatch.setattr(database.metadata, "create_all", late)
-    store = DecisionStore(url)
-    store.record(MADE)
-    store.close()
-    assert len(calls) == 2
-
-
 @pytest.mark.parametrize("trouble", ["a folder", "no database", "a file as its folder"])
 def test_a_database_that_cannot_be_opened_is_told(tmp_path: Path, trouble: str) -> None:
     file = tmp_path / "decisions.db"
@@ -290,8 +267,8 @@ def test_a_writer_that_waits_too_long_for_the_others_decides_nothing(
 ) -> None:
     monkeypatch.setattr(database, "BUSY_S", 0.05)
     store = DecisionStore(f"sqlite:///{tmp_path}/decisions.db")
-    assert store.database._turn is not None
-    with store.database._turn, pytest.raises(StoreUnavailable, match="the database is busy"):
+    other = DecisionStore(f"sqlite:///{tmp_path}/decisions.db")
+    with other.database.writing("", ""), pytest.raises(StoreUnavailable, match="the database is busy"):
         store.record(MADE)
     assert store.latest(1) == []
     store.record(MADE)

@@ -62,6 +62,7 @@ class Pilot:
             "PYTHONPATH": os.pathsep.join(paths),
             "PYTHONUNBUFFERED": "1",
             "COLUMNS": "500",
+            "PILOT_SERVING__LOG_FORMAT": "text",
             # The copy lies below /tmp: no repository above it is to be taken for its own.
             "GIT_CEILING_DIRECTORIES": str(self.root.parent),
         }

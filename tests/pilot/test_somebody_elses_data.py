@@ -33,7 +33,10 @@ class Pilot:
     def __init__(self, root: Path) -> None:
         self.root = root
         paths = [str(root / "src"), str(root / "harness" / "src")]
-        self.environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+        self.environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(paths),
+            "PILOT_SERVING__LOG_FORMAT": "text",
+        }
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "harness.cli", "--root", str(self.root), *arguments]

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from harness.address import loopback
 from harness.sections import Section
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"]
+# harness.control.tokens has the same, which stands above this module.
+Allowed = Literal["decide", "outcomes", "feedback", "read", "operate", "approve"]
 
 SECRET_AT_LEAST = 16
 MOST_WORKERS = 64
@@ -41,9 +43,7 @@ class Oidc(Section):
     jwks_file: Path | None = None
     algorithms: tuple[Algorithm, ...] = Field(default=("RS256", "ES256"), min_length=1)
     scope_claim: str = "scope"
-    scopes: dict[str, tuple[Literal["decide", "outcomes", "feedback", "operate", "approve"], ...]] = Field(
-        min_length=1
-    )
+    scopes: dict[str, tuple[Allowed, ...]] = Field(min_length=1)
     name_claim: str = "sub"
     leeway_s: float = Field(default=30, ge=0, le=300, allow_inf_nan=False)
     refresh_s: float = Field(default=300, ge=1, le=86_400, allow_inf_nan=False)
@@ -72,7 +72,16 @@ class Serving(Section):
         reasons: How many reasons a decision carries.
         budget_ms: Milliseconds that a caller waits for the model before the fallback decides; a call that
             takes longer is ended with the model's process, which starts again.
-        in_flight: How many calls of one model may wait or be under way at once.
+        in_flight: How many calls of one model may wait or be under way at once; what comes beyond them is the
+            fallback's.
+        batch: How many records a call of a model carries at most: whatever waits goes together, and as many
+            as fit well into the budget. 1 has each record scored alone.
+        fallback_budget_ms: Milliseconds within which the fallback has to have decided after that; a request
+            that it has not decided by then is answered with 503.
+        queue: How many requests may wait for the fallback or for their record in each process; what comes
+            beyond them is answered with 503, at once.
+        reasons_budget_ms: Milliseconds of a call that reasons may take. What takes longer is answered
+            without, marked as pending, and put on record afterwards.
         breaker_failures: After how many failures of a model within the window the fallback decides without
             asking it: exceptions, invalid scores, time-outs and the end of its process count.
         breaker_window_s: Seconds within which these failures count.
@@ -85,6 +94,7 @@ class Serving(Section):
         shadow_budget_ms: Milliseconds after which that model's answer counts as too slow.
         shadow_memory_mb: Megabytes of address space that its process may take. That is more than it uses: the
             example model uses 130 and reserves 1,200 with 2 processors, 1,800 with 32.
+        log_format: How the service logs: ``text``, ``json``, or ``auto``: text on a terminal, else JSON.
         models: Where packaged models are kept, one folder a digest.
         open_in_sandbox: Whether the sandbox, which only this machine reaches, answers callers without a
             token. In every other stage each caller needs one.
@@ -104,6 +114,10 @@ class Serving(Section):
     reasons: int = Field(default=3, ge=0, le=20)
     budget_ms: int = Field(default=1_000, ge=1, le=60_000)
     in_flight: int = Field(default=8, ge=1, le=32)
+    batch: int = Field(default=64, ge=1, le=1_024)
+    fallback_budget_ms: int = Field(default=1_000, ge=1, le=60_000)
+    queue: int = Field(default=1_024, ge=1, le=100_000)
+    reasons_budget_ms: int = Field(default=100, ge=1, le=60_000)
     breaker_failures: int = Field(default=5, ge=1, le=10_000)
     breaker_window_s: float = Field(default=10, gt=0, le=3_600)
     breaker_retry_s: float = Field(default=5, gt=0, le=3_600)
@@ -112,6 +126,7 @@ class Serving(Section):
     shadow_queue: int = Field(default=256, ge=1, le=100_000)
     shadow_budget_ms: int = Field(default=1_000, ge=1, le=60_000)
     shadow_memory_mb: int = Field(default=4_096, ge=256, le=1_048_576)
+    log_format: Literal["auto", "json", "text"] = "auto"
     models: Path = Path("var/models")
     open_in_sandbox: bool = True
     max_body_kb: int = Field(default=64, ge=1, le=10_240)
@@ -138,6 +153,31 @@ class Serving(Section):
             if name.upper().startswith("PILOT_"):
                 raise ValueError(f"no model reads {name}, which is the harness's own; choose another name")
         return names
+
+
+class Slo(Section):
+    """What callers are promised, and at which volume; `pilot load` holds the service to it.
+
+    Attributes:
+        rate_per_s: The stated volume: requests a second in the busiest hour, over all replicas.
+        p95_ms: Milliseconds within which 95 of 100 decisions are there, from when they were asked for.
+        p99_ms: Milliseconds within which 99 of 100 are there.
+        max_fallback_share: The share of decisions, 0 to 1, that the fallback may make at that volume.
+        max_error_share: The share of requests, 0 to 1, that may get no decision.
+    """
+
+    rate_per_s: float = Field(default=50.0, gt=0, le=20_000, allow_inf_nan=False)
+    p95_ms: float = Field(default=200.0, gt=0, le=60_000, allow_inf_nan=False)
+    p99_ms: float = Field(default=500.0, gt=0, le=60_000, allow_inf_nan=False)
+    max_fallback_share: float = Field(default=0.01, ge=0, le=1)
+    max_error_share: float = Field(default=0.001, ge=0, le=1)
+
+    @field_validator("p99_ms")
+    @classmethod
+    def _in_order(cls, p99_ms: float, info: ValidationInfo) -> float:
+        if p99_ms < info.data.get("p95_ms", 0):
+            raise ValueError("at least p95_ms: more of them are to be there by then")
+        return p99_ms
 
 
 class Store(Section):

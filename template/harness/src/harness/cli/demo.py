@@ -97,7 +97,10 @@ class _Service:
         typer.echo("$ pilot serve")
         with self._log.open("w", encoding="utf-8") as log:
             self._process = subprocess.Popen(
-                _command("serve", "--port", "0"), stdout=log, stderr=log, env=_environment()
+                _command("serve", "--port", "0"),
+                stdout=log,
+                stderr=log,
+                env={**_environment(), "PILOT_SERVING__LOG_FORMAT": "text"},
             )
         try:
             return self._address()

@@ -31,8 +31,8 @@ def serve(
     from harness.serving import logs
     from harness.serving.running import serve as listen
 
-    logs.set_up(debug=context.debug())
     settings = context.settings()
+    logs.set_up(debug=context.debug(), form=settings.serving.log_format)
     listen(
         settings,
         host=host if host is not None else settings.serving.host,

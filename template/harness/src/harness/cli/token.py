@@ -41,7 +41,7 @@ def issue(
     scope: Annotated[
         list[str] | None,
         typer.Option(
-            help="What it allows: decide, outcomes, feedback, operate or approve; more than one may be given."
+            help="What it allows: decide, outcomes, feedback, read, operate or approve; several may be given."
         ),
     ] = None,
     days: Annotated[int, typer.Option(help="How many days it is valid.", min=1, max=3650)] = DAYS,

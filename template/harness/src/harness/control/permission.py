@@ -52,6 +52,7 @@ class Why(StrEnum):
     SCORE_INVALID = "score_invalid"
     BREAKER_OPEN = "breaker_open"
     MODEL_REPLACED = "model_replaced"
+    OVERLOADED = "overloaded"
 
 
 REMOTE_REFUSALS = frozenset(Why(refusal.value) for refusal in RemoteRefusal)

@@ -33,7 +33,7 @@ PREFIX = "pilot_"
 PATTERN = PREFIX + r"[0-9a-f]{64}"
 NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 
-Scope = Literal["decide", "outcomes", "feedback", "operate", "approve"]
+Scope = Literal["decide", "outcomes", "feedback", "read", "operate", "approve"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 

@@ -11,13 +11,14 @@ from harness.drills.data_quality import DataQuality
 from harness.drills.integration import Integration
 from harness.drills.kill import Kill
 from harness.drills.outcome import Drill, Scene
+from harness.drills.overload import Overload
 from harness.drills.scratch import scratch_pilot
 from harness.errors import PilotError
 from harness.progress import working
 from harness.readiness import drilled
 from harness.settings import Settings
 
-DRILLS: tuple[Drill, ...] = (Kill(), DataQuality(), Integration())
+DRILLS: tuple[Drill, ...] = (Kill(), DataQuality(), Integration(), Overload())
 
 
 def find(name: str) -> Drill:

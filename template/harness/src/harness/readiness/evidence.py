@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 from harness import pilot
 from harness.errors import PilotError
@@ -14,13 +13,14 @@ from harness.governance.document import text_of
 from harness.governance.explain import Finding
 from harness.governance.model_card import FIGURES
 from harness.governance.rules import Problem
-from harness.governance.values import is_placeholder
+from harness.governance.values import Unfilled, is_placeholder
 from harness.pipeline import layout, record
 from harness.pipeline.manifest import verify
-from harness.readiness import lock
+from harness.readiness import loaded, lock
 from harness.readiness.case import Case, Requirement, Unknown
 
 LONGEST = timedelta(days=90)
+A_YEAR_S = 365 * 24 * 3600
 STAGED = ("data/raw", "data/valid.parquet", "data/features", "data/model", "data/package")
 FOLDERS = ("src", "harness", "governance", "docs", "evidence")
 TOGETHER = (*FOLDERS, "pilot.toml", "params.yaml", "dvc.yaml", "dvc.lock")
@@ -147,19 +147,42 @@ def _figures(case: Case) -> Iterator[Problem]:
         yield Problem(lock.CARD, "its figures are not those of the evidence")
 
 
-def later(name: str) -> Requirement:
-    """Evidence that nothing produces yet. A file of that name is not believed either: nothing can read it."""
-    path = Path("evidence", f"{name}.json").as_posix()
+def _load_test(case: Case) -> Iterator[Problem]:
+    found, where = loaded.read(case.root), loaded.FILE.as_posix()
+    slo, age = case.settings.slo, case.now - found.produced_at
+    if found.verdict == "inconclusive":
+        raise Unknown(f"whether the SLO holds: {where}: {'; '.join(found.why)}", LOAD)
+    if found.verdict == "missed":
+        yield Problem(where, f"at {found.volume.rate_per_s:g} a second {'; '.join(found.why)}")
+    other = [name for name in record.TREES if found.trees.get(name) != case.committed_tree(name)]
+    if other:
+        yield Problem(where, f"it speaks of other code: {', '.join(other)} has changed since")
+    if found.model != case.run.model:
+        told = f"it speaks of another model, {found.model[:12]}, than the run, {case.run.model[:12]}"
+        yield Problem(where, told)
+    if found.slo != slo:
+        yield Problem(where, "it speaks of another SLO than pilot.toml [slo] states")
+    elif found.volume.rate_per_s < slo.rate_per_s:
+        told = f"{found.volume.rate_per_s:g} a second were tried, and {slo.rate_per_s:g} are stated"
+        yield Problem(where, told)
+    if age > LONGEST:
+        yield Problem(where, f"it is {age.days} days old, and {LONGEST.days} are allowed")
+    elif age < -timedelta(minutes=10):
+        yield Problem(where, f"it is dated {found.produced_at:%Y-%m-%d}, which has not come yet")
 
-    def ask(case: Case) -> Iterator[Problem]:
-        if (case.root / path).exists():
-            raise Unknown(f"{path}: this version cannot read it", "Update the template.")
-        yield Problem(path, "nothing in this version makes it, so the gate cannot be passed yet")
 
-    return Requirement(f"evidence.{name}", "early", "platform", "Stay in this stage until then.", ask)
+def _volume(case: Case) -> Iterator[Problem]:
+    decisions = case.documents.tco.production.decisions
+    if isinstance(decisions, Unfilled):
+        return  # that it is not filled in is told of the document
+    least, stated = decisions / A_YEAR_S, case.settings.slo.rate_per_s
+    if stated < least:
+        told = f"{stated:g} a second are less than the {decisions:,} decisions a year of governance/tco.yaml"
+        yield Problem("pilot.toml [slo] rate_per_s", f"{told}, which are {least:,.1f} a second on average")
 
 
 RUN = "`pilot run`, and commit what it wrote."
+LOAD = loaded.MEND
 REQUIREMENTS = (
     Requirement("evidence.run", "shadow", "model", RUN, _run),
     Requirement("evidence.committed", "shadow", "model", "Commit it: gates ask about commits.", _committed),
@@ -173,7 +196,8 @@ REQUIREMENTS = (
     Requirement("data.quality", "shadow", "data", "Mend the source, sources.py or the rule.", _quality),
     Requirement("data.read_only", "shadow", "data", "Use an account that only reads, then run.", _read_only),
     Requirement("data.vouched", "shadow", "data", "Write who does: vouched_by.", _vouched),
-    later("load-test"),
+    Requirement("evidence.load-test", "early", "platform", LOAD, _load_test),
+    Requirement("evidence.volume", "early", "platform", "State the volume of the busiest hour.", _volume),
 )
 
 

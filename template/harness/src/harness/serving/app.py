@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+import re
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Body, FastAPI, Request
+from fastapi import Body, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from harness import __version__
 from harness.control import StateUnreadable
-from harness.serving import outcomes, schema, stopping
+from harness.serving import followed, outcomes, schema, scrape, stopping, tracing
 from harness.serving.access import Access, Guarded, Refused, refused, requires
+from harness.serving.calls import Overloaded
 from harness.serving.door import PLAIN, Door, TooMany, not_here, too_many, unwelcome
+from harness.serving.observed import WHY, Observed
 from harness.serving.service import FallbackFailed, Service
 from harness.serving.strict import Unwelcome
 from harness.serving.team import PREFIX, Route, Team
 from harness.serving.underway import Answering
-from harness.store import StoreUnavailable
+from harness.store import Decision, IdempotencyConflict, StoreUnavailable
+
+MOST_KEY = 255
+KEY = re.compile(rf"[!-~]{{1,{MOST_KEY}}}")
 
 
 class ReasonOut(BaseModel):
@@ -44,6 +52,9 @@ class DecisionOut(BaseModel):
     model: str | None = Field(description="The assigned model's digest")
     revision: int = Field(description="The control state that was in force")
     sandbox: bool = Field(description="True for a decision about nothing real")
+    reasons_pending: bool = Field(
+        description="Whether the reasons took longer than there was time; they are put on record later"
+    )
 
 
 class UnavailableOut(BaseModel):
@@ -54,7 +65,7 @@ class UnavailableOut(BaseModel):
 
 
 # What of the open endpoints' answers is for callers who are let in.
-FOR_CALLERS = ("detail", "models")
+FOR_CALLERS = ("checks", "commit", "detail", "models")
 
 
 def create_app(
@@ -67,7 +78,7 @@ def create_app(
     most_bytes: int = 64 * 1024,
     tls: bool = False,
 ) -> FastAPI:
-    """The application: ``POST /decide``, ``POST /outcomes``, ``POST /control/kill``, ``/health``, ``/ready``.
+    """The application: decide, outcomes, control/kill, metrics, ``/health`` and ``/ready``.
 
     The last two are open to everybody, because a stop asks ``/health`` whether it was heard; what is behind
     their answers is told to callers who are let in. ``/openapi.json`` is for those who may ask for decisions.
@@ -88,6 +99,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry=tracing.OF_FASTAPI,
     )
     app.add_middleware(Answering)
     app.add_middleware(Door, tls=tls)
@@ -96,35 +108,39 @@ def create_app(
     app.state.most_bytes = most_bytes
     record_model = schema.request_model(service.contract)
 
-    def decide(record: schema.Request) -> JSONResponse:
-        """Decide one record; the decision is durable before this answers."""
-        made = service.decide(record.model_dump())
-        return JSONResponse(
-            DecisionOut(
-                decision_id=made.decision_id,
-                decision=made.decision,
-                score=made.score,
-                reasons=[ReasonOut(**reason) for reason in made.reasons],
-                served_by=made.served_by,
-                why=made.why,
-                model=made.model_digest,
-                revision=made.revision,
-                sandbox=made.sandbox,
-            ).model_dump()
-        )
+    def decide(record: schema.Request) -> Any:
+        """Decide one record; the decision is durable before this answers.
+
+        A request with the header Idempotency-Key that is sent again gets the decision of the first time.
+        """
+
+    async def decided(request: Request) -> Response:
+        record = await _record(request, record_model)
+        made = await service.decided(record, key=_key(request))
+        return Response(_written(made), media_type="application/json")
 
     # The contract is only known at run time, and FastAPI reads the body's model from the annotation.
     decide.__annotations__["record"] = Annotated[record_model, Body()]
     decide.__annotations__["return"] = DecisionOut
-    app.post("/decide", response_model=DecisionOut, dependencies=[requires("decide")])(decide)
+    app.router.add_api_route(
+        "/decide",
+        decide,
+        methods=["POST"],
+        response_model=DecisionOut,
+        dependencies=[requires("decide")],
+        route_class_override=_answered_by(decided),
+    )
     outcomes.attach(app, service)
     stopping.attach(app, service, root)
+    scrape.attach(app, service, root)
+    commit = scrape.git_commit(root) if root is not None else ""
 
     # Not in a thread: calls that wait for a model may have them all, and a stop asks whether it was heard.
     @app.get("/health")
     async def health(request: Request) -> dict[str, Any]:
-        """Whether the process answers, and what is in force."""
-        return _to(request, {"status": "ok", "version": __version__, **in_force(service)})
+        """Whether the process answers, and what is in force; it asks no store, which may be away."""
+        told = {"status": "ok", "version": __version__, "commit": commit, **in_force(service)}
+        return _to(request, told)
 
     unready: dict[int | str, dict[str, Any]] = {
         503: {"model": UnavailableOut, "description": "No decision can be recorded"}
@@ -133,13 +149,14 @@ def create_app(
     @app.get("/ready", responses=unready)
     def ready(request: Request) -> JSONResponse:
         """Whether decisions can be made and recorded: 200 also when the fallback makes them all."""
-        try:
-            service.store.ping()
-        except StoreUnavailable as error:
-            told = {"status": "unavailable", "detail": str(error)}
-            return JSONResponse(_to(request, told), status_code=503)
-        found = {"status": "ready", **in_force(service), "models": _models(service)}
-        return JSONResponse(_to(request, found))
+        seen, models = in_force(service), _models(service)
+        checks = {"store": _asked(service), "control": seen.get("detail", "ok"), **_loaded(models)}
+        told = {"version": __version__, "commit": commit, **seen, "models": models, "checks": checks}
+        if checks["store"] != "ok":
+            # Its sentence also where it always was.
+            why = {"status": "unavailable", **told, "detail": checks["store"]}
+            return JSONResponse(_to(request, why), status_code=503)
+        return JSONResponse(_to(request, {"status": "ready", **told}))
 
     @app.get("/openapi.json", include_in_schema=False, dependencies=[requires("decide")])
     async def published() -> JSONResponse:
@@ -150,6 +167,8 @@ def create_app(
         app.add_exception_handler(kind, handler)
     if routes:
         app.mount(PREFIX, Team(service, routes, HANDLERS, budget_s=routes_budget_s))
+    # The last one is the outermost: what another refuses is counted too.
+    app.add_middleware(Observed, metrics=service.metrics)
     return app
 
 
@@ -159,6 +178,70 @@ def _to(request: Request, found: dict[str, Any]) -> dict[str, Any]:
     if access.knows(request.headers.get("authorization")):
         return found
     return {name: value for name, value in found.items() if name not in FOR_CALLERS}
+
+
+def _answered_by(handler: Callable[[Request], Awaitable[Response]]) -> type[APIRoute]:
+    """A guarded route that this handler answers; its function says no more than what the schema shows.
+
+    FastAPI would look at each request's dependencies, and validate and serialise the answer, of which every
+    part is the service's own: a third of what a decision costs.
+    """
+
+    class Handled(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            async def handle(request: Request) -> Response:
+                return await handler(request)
+
+            return handle
+
+    class GuardedAndHandled(Guarded, Handled):
+        """The caller is checked first, as on every other route."""
+
+    return GuardedAndHandled
+
+
+async def _record(request: Request, model: type[schema.Request]) -> dict[str, Any]:
+    try:
+        return dict(model.model_validate(await request.json()))
+    except ValidationError as error:
+        told = error.errors(include_input=False, include_url=False)
+        raise RequestValidationError([{**each, "loc": ("body", *each["loc"])} for each in told]) from error
+
+
+def _key(request: Request) -> str | None:
+    """The caller's name for the request, within the names that are the same token's."""
+    given = request.headers.get("idempotency-key")
+    if given is None:
+        return None
+    if not KEY.fullmatch(given):
+        raise _KeyInvalid
+    access = request.app.state.access
+    caller = access.check(request.headers.get("authorization"), "decide", of="POST /decide")
+    return f"{caller.name}:{given}"
+
+
+class _KeyInvalid(Exception):
+    """The header Idempotency-Key holds what is no key."""
+
+
+def _written(made: Decision) -> bytes:
+    return json.dumps(
+        {
+            "decision_id": made.decision_id,
+            "decision": made.decision,
+            "score": made.score,
+            "reasons": made.reasons,
+            "served_by": made.served_by,
+            "why": made.why,
+            "model": made.model_digest,
+            "revision": made.revision,
+            "sandbox": made.sandbox,
+            "reasons_pending": made.reasons_pending,
+        },
+        ensure_ascii=False,
+        allow_nan=False,
+        separators=(",", ":"),
+    ).encode()
 
 
 def in_force(service: Service) -> dict[str, Any]:
@@ -181,6 +264,20 @@ def _remote(service: Service, group: str) -> str | int | None:
     """The share that a remote control allows, or why none; None where there is no remote control."""
     remote = service.control.remote
     return remote.share(group) if remote.required or remote.read() is not None else None
+
+
+def _asked(service: Service) -> str:
+    """``ok``, or why the store would take no decision."""
+    try:
+        service.store.ping()
+    except StoreUnavailable as error:
+        return str(error)
+    return "ok"
+
+
+def _loaded(models: dict[str, str]) -> dict[str, str]:
+    """Each model by the beginning of its digest: ``ok``, or why the fallback decides in its place."""
+    return {f"model {digest[:12]}": "ok" if told == "loaded" else told for digest, told in models.items()}
 
 
 def _models(service: Service) -> dict[str, str]:
@@ -216,20 +313,31 @@ def _plain(message: str) -> str:
 
 
 async def _unforeseen(_request: Request, error: Exception) -> JSONResponse:
+    # It is answered outside of what names the request, and bears the headers, in every other answer.
     return JSONResponse(
         {"error": "unforeseen", "detail": f"{type(error).__name__}; the service's log says where"},
         status_code=500,
-        headers=PLAIN,  # it is answered outside of what bears them
+        headers={**PLAIN, **followed.followed().headers()},
     )
 
 
 def _refused(code: str) -> Callable[[Request, Exception], JSONResponse]:
-    def handler(_request: Request, error: Exception) -> JSONResponse:
+    def handler(request: Request, error: Exception) -> JSONResponse:
+        request.scope[WHY] = code
         return JSONResponse(
             {"error": code, "detail": str(error)}, status_code=503, headers={"Retry-After": "1"}
         )
 
     return handler
+
+
+async def _no_key(_request: Request, _error: Exception) -> JSONResponse:
+    detail = f"The header Idempotency-Key is 1 to {MOST_KEY} visible ASCII characters, such as a UUID."
+    return JSONResponse({"error": "invalid_idempotency_key", "detail": detail}, status_code=422)
+
+
+async def _other_record(_request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"error": "idempotency_conflict", "detail": str(error)}, status_code=422)
 
 
 HANDLERS: dict[type[Exception], Any] = {
@@ -240,5 +348,8 @@ HANDLERS: dict[type[Exception], Any] = {
     HTTPException: not_here,
     StoreUnavailable: _refused("not_recorded"),
     FallbackFailed: _refused("fallback_failed"),
+    Overloaded: _refused("overloaded"),
+    IdempotencyConflict: _other_record,
+    _KeyInvalid: _no_key,
     Exception: _unforeseen,
 }

@@ -33,6 +33,7 @@ from harness.serving.door import PLAIN
 from harness.serving.processes import end_servers
 from harness.serving.server import Prepared, delivering, prepare
 from harness.serving.service import Service
+from harness.serving.tracing import tracing
 from harness.serving.underway import Application, Message
 from harness.settings import Settings, load_settings
 
@@ -146,11 +147,15 @@ class PerProcess:
 
     async def _start(self, stack: AsyncExitStack) -> Application:
         place = self._place
-        logs.set_up(debug=place is not None and place.debug)
+        debug = place is not None and place.debug
+        logs.set_up(debug=debug)
         prepared, self._prepared = self._prepared, None
+        settings = place.settings if place else load_settings()
+        logs.set_up(debug=debug, form=settings.serving.log_format)
         if prepared is None:
-            prepared = prepare(place.settings, place.host) if place else prepare(load_settings(), None)
-        settings, service = prepared.settings, prepared.service
+            prepared = prepare(settings, place.host if place else None)
+        service = prepared.service
+        stack.enter_context(tracing(settings.pilot.name))
         stack.callback(end_servers)
         stack.callback(service.close)
         prepared.load()
@@ -166,6 +171,7 @@ class PerProcess:
         if service.access.oidc is not None:
             service.access.oidc.start()
             stack.callback(service.access.oidc.close)
+        stack.enter_context(service.metrics.sampling())
         stack.enter_context(delivering(settings, service))
         address = await stack.enter_async_context(confirming(lambda: _seen(service)))
         url = "" if place is None else place.url

@@ -16,6 +16,8 @@ import httpx
 from harness import __version__
 from harness.address import loopback
 from harness.errors import PilotError
+from harness.serving import followed, tracing
+from harness.serving.followed import Followed
 from harness.serving.logs import failed
 from harness.store import Parcel
 
@@ -100,9 +102,16 @@ class Consumer:
 
     def post(self, parcel: Parcel) -> Problem | None:
         """Deliver one decision; gives what went wrong, or None. Never raises."""
+        by = followed.recall(parcel.decision_id)
+        with tracing.span("delivery", parent=by.traceparent, kind="client") as span:
+            problem = self._post(parcel, Followed(by.request_id, span.traceparent or by.traceparent))
+            span.say(decision_id=parcel.decision_id, delivered=problem is None)
+            return problem
+
+    def _post(self, parcel: Parcel, by: Followed) -> Problem | None:
         try:
             body = json.dumps(parcel.content, ensure_ascii=False, allow_nan=False).encode()
-            headers = self._headers(parcel.decision_id, body)
+            headers = {**self._headers(parcel.decision_id, body), **by.headers()}
             with self._client.stream("POST", self.url, content=body, headers=headers) as answer:
                 if answer.status_code in SUCCESS:
                     self._read_past(answer)

@@ -77,7 +77,10 @@ def answers(*, body: bool, limited: bool) -> dict[int | str, dict[str, Any]]:
                 "model": RefusalOut,
                 "description": "The body is said to be something else than JSON in UTF-8",
             },
-            422: {"model": InvalidOut, "description": "The body is no JSON, or breaks the contract"},
+            422: {
+                "model": InvalidOut | RefusalOut,
+                "description": "The body is no JSON, or breaks the contract",
+            },
         }
     return found
 

@@ -1,4 +1,4 @@
-"""What runs in a model's own process: load the package that is named, then answer records until the end.
+"""What runs in a model's own process: load the package that is named, then answer batches until the end.
 
 Whatever the team's code raises is an answer. What the process writes on its connection is checked by the
 service as if a stranger had sent it.
@@ -19,7 +19,7 @@ from typing import Any
 from harness.errors import PilotError, place
 from harness.pilot import Choice
 from harness.serving.limits import Limits
-from harness.serving.scored import ScoreInvalid
+from harness.serving.scored import Scored, ScoreInvalid
 from harness.serving.scorer import CodeFailed, Scorer, load_scorer
 from harness.serving.wire import Ended, encode, receive, send
 
@@ -62,19 +62,24 @@ def _loaded(channel: socket.socket, asked: Mapping[str, Any]) -> Scorer | None:
 
 
 def _answer(scorer: Scorer, call: Mapping[str, Any]) -> bytes:
-    number = call["id"]
-    try:
-        record = {
+    records = [
+        {
             name: date.fromisoformat(value) if name in scorer.dates and value is not None else value
-            for name, value in call["record"].items()
+            for name, value in record.items()
         }
-        scored = scorer.score(record)
-        reasons = [[reason.feature, reason.value, reason.effect] for reason in scored.reasons]
-        return encode({"id": number, "score": scored.score, "reasons": reasons})
-    except ScoreInvalid as error:
-        return encode({"id": number, "invalid": _described(error)})
-    except BaseException as error:  # sys.exit() and a native library's panic are failures like any other
-        return encode({"id": number, "failed": _described(error), "lacks": _lacks(error)})
+        for record in call["records"]
+    ]
+    told = [_told(found) for found in scorer.score_all(records, reasons_s=call["reasons_s"])]
+    return encode({"id": call["id"], "answers": told})
+
+
+def _told(found: Scored | BaseException) -> dict[str, Any]:
+    if isinstance(found, Scored):
+        reasons = [[reason.feature, reason.value, reason.effect] for reason in found.reasons]
+        return {"score": found.score, "reasons": None if found.pending else reasons}
+    if isinstance(found, ScoreInvalid):
+        return {"invalid": _described(found)}
+    return {"failed": _described(found), "lacks": _lacks(found)}
 
 
 def _described(error: BaseException) -> list[str]:

@@ -17,10 +17,10 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.errors import PilotError
 from harness.pilot import Amount, Choice, Reason
@@ -40,6 +40,8 @@ from harness.serving.forkserver import main
 main(*map(int, sys.argv[1:3]))"""
 LOAD_WITHIN_S = 120.0
 MOST_TEXT = 1_000
+
+_Kind = TypeVar("_Kind", bound=Elsewhere)
 
 
 class ModelFailed(Elsewhere):
@@ -234,22 +236,28 @@ class ModelProcess:
             self.end()
             raise
 
-    def score(self, record: Mapping[str, Any], deadline: float) -> Scored:
+    def score_all(
+        self, records: Sequence[Mapping[str, Any]], deadline: float, *, reasons_s: float | None = None
+    ) -> list[Scored | ModelFailed | ScoreInvalid]:
         """Ask the model, and check what it says as if a stranger had said it.
 
         Args:
-            record: A record that the contract accepts.
+            records: Records that the contract accepts.
             deadline: The monotonic time at which the answer has to be there.
+            reasons_s: Seconds that reasons may take before they are left for later; None sets no limit.
+
+        Returns:
+            For each record what the model says: a score; ``ModelFailed`` where it raised; ``ScoreInvalid``
+            where what it gave is no valid score.
 
         Raises:
             ModelDied: The process ended or made no sense; it is of no further use.
             TooSlow: There was no answer in time; the process is of no further use.
-            ModelFailed: The model raised; the process goes on.
-            ScoreInvalid: What it gave is no valid score; the process goes on.
+            ModelFailed: They cannot be sent; the process goes on.
         """
         self.asked += 1
         try:
-            message = encode({"id": self.asked, "record": record})
+            message = encode({"id": self.asked, "records": records, "reasons_s": reasons_s})
         except (TypeError, ValueError) as error:
             raise ModelFailed(f"{type(error).__name__}: a record that cannot be sent") from None
         try:
@@ -263,10 +271,10 @@ class ModelProcess:
             raise ModelDied(f"the model's process sent {error}") from None
         if answer.get("id") != self.asked or isinstance(answer["id"], bool):
             raise ModelDied("the model's process answered what was not asked")
-        for key, kind in (("failed", ModelFailed), ("invalid", InvalidElsewhere)):
-            if key in answer:
-                raise _said(kind, answer[key], lacks=answer.get("lacks") is True)
-        return self._scored(answer)
+        answers = answer.get("answers")
+        if not isinstance(answers, list) or len(answers) != len(records):
+            raise ModelDied("the model's process gave another number of answers")
+        return [self._found(each) for each in answers]
 
     @property
     def idle(self) -> bool:
@@ -301,17 +309,27 @@ class ModelProcess:
             raise ValueError("a decision of other things")
         return Choice(**declared) if kind == "choice" else Amount(**declared)
 
-    def _scored(self, answer: Mapping[str, Any]) -> Scored:
+    def _found(self, answer: Any) -> Scored | ModelFailed | ScoreInvalid:
+        if not isinstance(answer, dict):
+            raise ModelDied("the model's process sent an answer that is none")
+        if "failed" in answer:
+            failed = _said(ModelFailed, answer["failed"])
+            failed.lacks = answer.get("lacks") is True
+            return failed
+        if "invalid" in answer:
+            return _said(InvalidElsewhere, answer["invalid"])
         score = answer.get("score")
         if isinstance(score, bool) or not isinstance(score, int | float):
             raise ModelDied("the model's process sent a score that is no number")
         if not math.isfinite(score) or not self._decision.valid(score):
-            raise ScoreInvalid("out of range")
-        given = answer.get("reasons")
+            return ScoreInvalid("out of range")
+        given = answer.get("reasons", "")
+        pending = given is None
+        given = [] if pending else given
         if not isinstance(given, list) or len(given) > self._reasons or not all(map(_is_reason, given)):
             raise ModelDied("the model's process sent reasons that are none")
         reasons = tuple(Reason(feature, value, effect) for feature, value, effect in given)
-        return Scored(float(score), reasons, self._decision.of(float(score)))
+        return Scored(float(score), reasons, self._decision.of(float(score)), pending)
 
 
 def _is_reason(given: Any) -> bool:
@@ -338,10 +356,7 @@ def _can_be_kept(value: Any) -> bool:
     return not isinstance(value, int) or value.bit_length() < 64
 
 
-def _said(kind: type[Elsewhere], given: Any, *, lacks: bool) -> Elsewhere:
+def _said(kind: type[_Kind], given: Any) -> _Kind:
     texts = given if isinstance(given, list) else []
     described, trace = [str(text) for text in [*texts, "", ""][:2]]
-    error = kind(" ".join(described.split())[:200] or "an unknown exception", trace)
-    if isinstance(error, ModelFailed):
-        error.lacks = lacks
-    return error
+    return kind(" ".join(described.split())[:200] or "an unknown exception", trace)

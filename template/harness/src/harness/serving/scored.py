@@ -17,11 +17,13 @@ class Scored:
         score: A finite number that the contract's decision can take.
         reasons: The strongest reasons, strongest first.
         decision: What the packaged contract decides at that score.
+        pending: Whether the reasons cost more time than there was, and are still to be computed.
     """
 
     score: float
     reasons: tuple[Reason, ...]
     decision: str | float
+    pending: bool = False
 
 
 class ScoreInvalid(Exception):

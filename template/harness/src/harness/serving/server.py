@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ from harness.serving.breaker import Rule
 from harness.serving.confined import lacking
 from harness.serving.host import ModelHost
 from harness.serving.limits import Limits
+from harness.serving.metrics import Metrics
 from harness.serving.processes import LOAD_WITHIN_S
 from harness.serving.rates import Rates
 from harness.serving.service import Service
@@ -47,6 +48,7 @@ def build_service(settings: Settings, *, host: str | None = None) -> Service:
     store = DecisionStore(
         settings.sqlite_url(settings.store.url), alongside=(put,) if settings.downstream.url else ()
     )
+    metrics = Metrics(settings.root, budget_s=settings.serving.budget_ms / 1000)
     return Service(
         contract=contract,
         fallback=pilot.load_fallback(settings.pilot.package),
@@ -58,13 +60,18 @@ def build_service(settings: Settings, *, host: str | None = None) -> Service:
         reasons=settings.serving.reasons,
         in_flight=settings.serving.in_flight,
         budget_s=settings.serving.budget_ms / 1000,
+        batch=settings.serving.batch,
+        queue=settings.serving.queue,
+        reasons_s=settings.serving.reasons_budget_ms / 1000,
+        fallback_s=settings.serving.fallback_budget_ms / 1000,
         breaker=Rule(
             failures=settings.serving.breaker_failures,
             window_s=settings.serving.breaker_window_s,
             retry_s=settings.serving.breaker_retry_s,
         ),
         variables=settings.serving.model_environment,
-        shadow=shadowing(settings, contract, control, store),
+        shadow=shadowing(settings, contract, control, store, metrics),
+        metrics=metrics,
     )
 
 
@@ -79,19 +86,22 @@ def _access(settings: Settings, control: Control, reached: str) -> Access:
     return Access(control, open_in_sandbox=said.open_in_sandbox and loopback(reached), oidc=oidc, rates=rates)
 
 
-def shadowing(settings: Settings, contract: Contract, control: Control, store: DecisionStore) -> Shadow:
+def shadowing(
+    settings: Settings, contract: Contract, control: Control, store: DecisionStore, metrics: Metrics
+) -> Shadow:
     """What runs models beside decisions; it starts nothing before the first of them."""
     return Shadow(
-        lambda: shadow_host(settings),
+        lambda: shadow_host(settings, lambda: metrics.count("pilot_model_process_starts_total", "shadow")),
         ShadowStore(store.database),
         settings.serving.shadow_queue,
         settings.serving.shadow_budget_ms / 1000,
         may_run=control.may_shadow,
         agree=agreement(contract.decision),
+        dropped=lambda: metrics.count("pilot_shadow_dropped_total"),
     )
 
 
-def shadow_host(settings: Settings) -> ModelHost:
+def shadow_host(settings: Settings, started: Callable[[], None]) -> ModelHost:
     """Where models run beside: no right to write, bounded memory, and behind all others for the processor."""
     if lacking():
         logging.getLogger("harness.serving").warning("%s", lacking())
@@ -103,6 +113,7 @@ def shadow_host(settings: Settings) -> ModelHost:
         limits=Limits(memory_bytes=settings.serving.shadow_memory_mb * 1024**2, may_write=False, nice=10),
         variables=settings.serving.model_environment,
         beside=True,
+        started=started,
     )
 
 

@@ -1,27 +1,37 @@
-"""One decision, from a validated record to a durable answer. No HTTP here."""
+"""Decisions, from validated records to durable answers. No HTTP here.
+
+A request goes through the stages of harness.serving.admission; what is decided in them, and by whom, is here.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import time
 import uuid
+import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from harness.control import Arm, Control, Permission, Why
 from harness.errors import PilotError
-from harness.pilot import Choice, Contract, FallbackFile, Reason
+from harness.pilot import Choice, Contract, FallbackFile
+from harness.serving import followed, tracing
 from harness.serving.access import Access
+from harness.serving.admission import Asked, Fallbacks, Outcome, Recorder, overloaded
 from harness.serving.breaker import BreakerOpen, Rule
-from harness.serving.calls import Busy, TooSlow
-from harness.serving.host import ModelDied, ModelHost
-from harness.serving.logs import failed
-from harness.serving.scored import ScoreInvalid, plain
+from harness.serving.calls import Busy, Overloaded, TooSlow
+from harness.serving.host import Call, ModelDied, ModelHost
+from harness.serving.logs import FIELDS, failed
+from harness.serving.metrics import Metrics
+from harness.serving.scored import Scored, ScoreInvalid, plain
 from harness.serving.shadow import Shadow
 from harness.serving.underway import Underway
-from harness.store import Decision, DecisionStore
+from harness.store import Decision, DecisionStore, IdempotencyConflict
 from harness.store.database import now
 
 log = logging.getLogger("harness.serving")
@@ -36,19 +46,6 @@ class FallbackFailed(Exception):
 
 class _RealData(Exception):
     """A model of real data, which does not decide in the sandbox."""
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    permission: Permission
-    why: Why
-    decision: str | float
-    reasons: tuple[Reason, ...]
-    score: float | None = None
-
-    @property
-    def served_by(self) -> str:
-        return "fallback" if self.score is None else "model"
 
 
 class Service:
@@ -66,10 +63,16 @@ class Service:
         reasons: int,
         in_flight: int,
         budget_s: float,
+        batch: int = 64,
+        queue: int = 1024,
+        reasons_s: float | None = None,
+        fallback_s: float = 1.0,
         breaker: Rule = Rule(),  # noqa: B008 - frozen
         variables: Sequence[str] = (),
         shadow: Shadow,
+        metrics: Metrics,
     ) -> None:
+        self.metrics = metrics
         self.contract = contract
         self.control = control
         self.access = access
@@ -81,64 +84,47 @@ class Service:
             models,
             reasons=reasons,
             in_flight=in_flight,
+            batch=batch,
             budget_s=budget_s,
+            reasons_s=reasons_s,
             breaker=breaker,
             variables=variables,
+            started=lambda: metrics.count("pilot_model_process_starts_total", "decision"),
+            asked=metrics.batch,
         )
+        self._most = queue
+        self._budget_s = budget_s
+        self._fallback_s = fallback_s
         # A service that starts without a readable state is held to the loopback, as the sandbox is.
         self._last_known_stage = "sandbox"
         self._state_seen = False
         self._left_the_sandbox = False
+        self.start_anew()
+        _services.add(self)
 
-    def decide(self, record: Mapping[str, Any]) -> Decision:
-        """Decide one record.
+    def decide(self, record: Mapping[str, Any], *, key: str | None = None) -> Decision:
+        """Decide one record, on a thread that may wait.
+
+        Args:
+            record: A record that the contract accepts.
+            key: The caller's name for the request, so that asking again decides nothing again.
 
         Raises:
-            FallbackFailed: The model was not to decide or could not, and the fallback raised.
+            FallbackFailed: The model was not to decide or could not, and nor could the fallback, in its time.
             StoreUnavailable: The decision could not be made durable, so there is none.
+            Overloaded: Neither can be done in time.
+            IdempotencyConflict: The key was used for another record.
         """
-        with self.underway.decision():
-            return self._decide(record)
+        answer: Future[Decision] = Future()
+        self._admit(record, key, answer, None)
+        return answer.result()
 
-    def _decide(self, record: Mapping[str, Any]) -> Decision:
-        started = time.perf_counter()
-        decided_at = now()
-        given = record[self.contract.entity]
-        entity = "" if given is None else str(given)
-        outcome = self._outcome(record, entity)
-        permission = outcome.permission
-        decision = Decision(
-            decision_id=str(uuid.uuid4()),
-            decided_at=decided_at,
-            record_key=str(record[self.contract.key]),
-            entity=entity,
-            record=dict(record),
-            decision=outcome.decision,
-            score=outcome.score,
-            reasons=[asdict(reason) for reason in outcome.reasons],
-            served_by=outcome.served_by,
-            assigned=permission.arm.value,
-            why=outcome.why.value,
-            model_digest=permission.digest,
-            revision=permission.revision,
-            bucket=permission.bucket,
-            stage=permission.stage,
-            sandbox=self._sandbox(permission.stage),
-            elapsed_ms=(time.perf_counter() - started) * 1000,
-        )
-        self.store.record(decision)
-        # Who and why, and nothing of the record: not even whom it is about.
-        log.info(
-            "decision %s by %s (%s), revision %d, %.1f ms",
-            decision.decision_id,
-            decision.served_by,
-            decision.why,
-            decision.revision,
-            (time.perf_counter() - started) * 1000,
-        )
-        if permission.shadow is not None:
-            self._shadow.offer(decision, permission.shadow)
-        return decision
+    async def decided(self, record: Mapping[str, Any], *, key: str | None = None) -> Decision:
+        """The same as ``decide``, in an event loop."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Decision] = loop.create_future()
+        self._admit(record, key, answer, loop)
+        return await answer
 
     def model_state(self, *, wait_s: float = WAIT_FOR_MODELS_S) -> dict[str, str]:
         """Each model that the state names, by digest: ``loaded``, or why it is not.
@@ -157,7 +143,22 @@ class Service:
         """End the models' processes, and those beside, and let go of the store."""
         self._shadow.close()
         self.host.close()
+        self._fallbacks.close()
+        self._recorder.close()
         self.store.close()
+        self.metrics.close()
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait or are under way."""
+        return self._recorder.behind + sum(model.inside for model in self.host.standing().values())
+
+    def start_anew(self) -> None:
+        """Nothing waits, as after a fork: threads do not come along."""
+        self._recorder = Recorder(self._record_all, self._decision, self._recorded)
+        self._fallbacks = Fallbacks(
+            self._by_fallback, self._late, within_s=self._fallback_s, budget_s=self._budget_s
+        )
 
     def _sandbox(self, stage: str) -> bool:
         # A state that vanishes from a service in use does not turn its decisions into play.
@@ -178,43 +179,169 @@ class Service:
             return replace(found, arm=Arm.FALLBACK, why=Why.LEFT_THE_SANDBOX, digest=None)
         return found
 
-    def _outcome(self, record: Mapping[str, Any], entity: str) -> _Outcome:
+    def _admit(
+        self,
+        record: Mapping[str, Any],
+        key: str | None,
+        answer: Future[Decision] | asyncio.Future[Decision],
+        loop: asyncio.AbstractEventLoop | None,
+    ) -> None:
+        """Take a request in: ask who may decide it, and have it wait for whoever that is."""
+        if self._recorder.full(self._most, self._budget_s):
+            raise overloaded()
+        given = record[self.contract.entity]
+        entity = "" if given is None else str(given)
         permission = self._permission(entity)
+        asked = Asked(
+            record=record,
+            entity=entity,
+            key=key,
+            decided_at=now(),
+            started=time.monotonic(),
+            passage=self.underway.passage(),
+            answer=answer,
+            loop=loop,
+            permission=permission,
+            by=followed.followed(),
+            span=tracing.around(),
+        )
         if permission.arm is Arm.FALLBACK or permission.digest is None:
-            return self._by_fallback(record, permission, permission.why)
+            self._leave(asked, permission, permission.why)
+            return
         try:
             if permission.stage == "sandbox" and self.host.manifest(permission.digest).origin == "real":
                 raise _RealData
-            scored = self.host.score(permission.digest, record)
+            self.host.put(permission.digest, Call(record, self._scored, asked))
         except Exception as error:
-            return self._by_fallback(record, permission, _why(error))
-        # Scoring takes time in which somebody may have stopped the model; what is in force now counts.
-        self.underway.entering()
-        after = self._permission(entity)
-        if after.digest != permission.digest:
-            return self._by_fallback(
-                record, after, after.why if after.arm is Arm.FALLBACK else Why.MODEL_REPLACED
-            )
-        return _Outcome(
-            after,
-            Why.ASSIGNED,
-            scored.decision,
-            scored.reasons,
-            scored.score,
-        )
+            self._leave(asked, permission, _why(error))
 
-    def _by_fallback(self, record: Mapping[str, Any], permission: Permission, why: Why) -> _Outcome:
-        self.underway.left_to_the_fallback()
+    def _scored(self, answers: Sequence[tuple[Call, Scored | BaseException]]) -> None:
+        """Take what the model said of records that were scored together."""
+        now = time.monotonic()
+        for call, answer in answers:
+            asked: Asked = call.about
+            self._answered(asked, call, answer, now)
+            if not isinstance(answer, Scored):
+                with followed.on(asked.by):
+                    why = _why(answer)
+                self._leave(asked, asked.permission, why)
+                continue
+            # Scoring takes time in which somebody may have stopped the model; what is in force now counts.
+            asked.passage.enter()
+            after = self._permission(asked.entity)
+            if after.digest != asked.permission.digest:
+                why = after.why if after.arm is Arm.FALLBACK else Why.MODEL_REPLACED
+                self._leave(asked, after, why)
+                continue
+            self._recorder.enter(asked)
+            outcome = Outcome(
+                after, Why.ASSIGNED, answer.decision, answer.reasons, answer.score, answer.pending
+            )
+            self._recorder.put(asked, outcome)
+
+    def _leave(self, asked: Asked, permission: Permission, why: Why) -> None:
+        """Leave a request to the fallback, where that has a place for it."""
+        asked.passage.leave()
+        asked.permission, asked.why = permission, why
+        full = self._recorder.full(self._most, self._budget_s)
+        self._recorder.enter(asked)
+        if full:
+            self._recorder.settle([(asked, overloaded())])
+        else:
+            self._fallbacks.put(asked)
+
+    def _by_fallback(self, asked: Asked) -> None:
         try:
-            answer = self._fallback.decide(record)
+            answer = self._fallback.decide(asked.record)
             decision = self._allowed(answer.decision)
             reasons = tuple(plain(reason) for reason in answer.reasons)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            failed("the fallback failed", error)
-            raise FallbackFailed(type(error).__name__) from error
-        return _Outcome(permission, why, decision, reasons)
+        except BaseException as error:  # sys.exit() in a library is a failure like any other
+            if asked.claim():
+                with followed.on(asked.by):
+                    failed("the fallback failed", error)
+                self._recorder.settle([(asked, FallbackFailed(type(error).__name__))])
+            return
+        if asked.claim():
+            self._recorder.put(asked, Outcome(asked.permission, asked.why, decision, reasons))
+
+    def _late(self, asked: Asked, begun: bool) -> None:
+        if begun:
+            log.error("the fallback took longer than %g s", self._fallback_s)
+        error = FallbackFailed("TooSlow") if begun else overloaded()
+        self._recorder.settle([(asked, error)])
+
+    def _decision(self, asked: Asked, outcome: Outcome) -> Decision:
+        permission = outcome.permission
+        return Decision(
+            decision_id=str(uuid.uuid4()),
+            decided_at=asked.decided_at,
+            record_key=str(asked.record[self.contract.key]),
+            entity=asked.entity,
+            record=dict(asked.record),
+            decision=outcome.decision,
+            score=outcome.score,
+            reasons=[vars(reason) for reason in outcome.reasons],
+            served_by=outcome.served_by,
+            assigned=permission.arm.value,
+            why=outcome.why.value,
+            model_digest=permission.digest,
+            revision=permission.revision,
+            bucket=permission.bucket,
+            stage=permission.stage,
+            sandbox=self._sandbox(permission.stage),
+            elapsed_ms=(time.monotonic() - asked.started) * 1000,
+            reasons_pending=outcome.pending,
+            idempotency_key=asked.key,
+        )
+
+    def _answered(self, asked: Asked, call: Call, answer: Scored | BaseException, now: float) -> None:
+        """Take down how long a request waited for its model, and how long that took."""
+        began = call.began or now
+        self.metrics.waited(began - asked.started)
+        asked.span.part("admission wait", asked.started, began)
+        if call.began:
+            asked.span.part("model call", began, now, None if isinstance(answer, Scored) else answer)
+
+    def _record_all(self, made: Sequence[Decision]) -> Sequence[Decision | IdempotencyConflict]:
+        started = time.monotonic()
+        standing = self.store.record_all(made)
+        self.metrics.committed(time.monotonic() - started)
+        return standing
+
+    def _recorded(self, asked: Asked, outcome: Outcome, own: Decision, stands: Decision) -> None:
+        with followed.on(asked.by):
+            self._told(asked, outcome, own, stands)
+
+    def _told(self, asked: Asked, outcome: Outcome, own: Decision, stands: Decision) -> None:
+        now = time.monotonic()
+        asked.span.part("record", asked.behind, now)
+        asked.span.say(decision_id=stands.decision_id, served_by=stands.served_by, why=stands.why)
+        if stands.decision_id != own.decision_id:
+            log.info("decision %s was asked for again", stands.decision_id)
+            return
+        # Who and why, and nothing of the record: not even whom it is about.
+        log.info(
+            "decision %s by %s (%s), revision %d, %.1f ms",
+            own.decision_id,
+            own.served_by,
+            own.why,
+            own.revision,
+            (now - asked.started) * 1000,
+            extra={
+                FIELDS: {
+                    "decision_id": own.decision_id,
+                    "served_by": own.served_by,
+                    "why": own.why,
+                    "stage": own.stage,
+                    "revision": own.revision,
+                    "elapsed_ms": round((now - asked.started) * 1000, 1),
+                }
+            },
+        )
+        followed.remember(own.decision_id)
+        self.metrics.decided(own, now - asked.started)
+        if outcome.permission.shadow is not None:
+            self._shadow.offer(own, outcome.permission.shadow)
 
     def _allowed(self, decision: str | float) -> str | float:
         declared = self.contract.decision
@@ -226,7 +353,18 @@ class Service:
         raise ValueError("the fallback decided what the contract's decision cannot take")
 
 
-def _why(error: Exception) -> Why:
+_services: weakref.WeakSet[Service] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for service in list(_services):
+        service.start_anew()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def _why(error: BaseException) -> Why:
     """What to record of a model that did not answer; what the model did wrong is logged besides."""
     match error:
         case _RealData():
@@ -237,6 +375,8 @@ def _why(error: Exception) -> Why:
             return Why.BREAKER_OPEN
         case Busy():
             return Why.MODEL_BUSY
+        case Overloaded():
+            return Why.OVERLOADED
         case TooSlow():
             log.error("the model took longer than its budget")
             return Why.MODEL_TOO_SLOW

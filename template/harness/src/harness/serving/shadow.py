@@ -79,6 +79,7 @@ class Shadow:
         budget_s: Seconds after which an answer is too slow to be one, whatever the host allows.
         may_run: Whether a model may still be run: asked again right before, because a stop may have come.
         agree: Whether two decisions are the same.
+        dropped: Told of each decision that is dropped.
     """
 
     def __init__(
@@ -90,9 +91,10 @@ class Shadow:
         *,
         may_run: Callable[[str], bool],
         agree: Callable[[str | float, str | float], bool],
+        dropped: Callable[[], None] = lambda: None,
     ) -> None:
         self._make: Callable[[], _InProcess] = lambda: _InProcess(
-            host_factory, store, queue_size, budget_s, may_run, agree
+            host_factory, store, queue_size, budget_s, may_run, agree, dropped
         )
         self._by_process: dict[int, _InProcess] = {}
 
@@ -125,7 +127,9 @@ class _InProcess:
         budget_s: float,
         may_run: Callable[[str], bool],
         agree: Callable[[str | float, str | float], bool],
+        told_dropped: Callable[[], None],
     ) -> None:
+        self._told_dropped = told_dropped
         self._host_factory = host_factory
         self._store = store
         self._budget_s = budget_s
@@ -175,6 +179,7 @@ class _InProcess:
 
     def _drop(self, decision: Decision, digest: str) -> None:
         self._dropped[digest, decision.sandbox] += 1
+        self._told_dropped()
 
     def _run(self) -> None:
         written = time.monotonic()

@@ -33,6 +33,7 @@ from starlette.routing import Match
 from harness import pilot
 from harness.control import SCOPES, Scope
 from harness.errors import PilotError, told
+from harness.serving import tracing
 from harness.serving.access import Guarded, Refused, refused, requires
 from harness.serving.apart import Apart, Message
 from harness.serving.calls import Busy, TooSlow
@@ -150,7 +151,7 @@ def _check(found: Any) -> None:
 
 
 def _application(service: Service, routes: Sequence[Route]) -> FastAPI:
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, telemetry=tracing.OF_FASTAPI)
     app.router.route_class = Guarded
     app.state.access = service.access
     app.state.most_bytes = MOST_BYTES

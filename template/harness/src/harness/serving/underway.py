@@ -8,8 +8,7 @@ that began to count later has seen the stop too.
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -40,35 +39,9 @@ class Underway:
         self._count = 0
         self._last: str | None = None
 
-    @contextmanager
-    def decision(self) -> Iterator[None]:
-        """Around one decision. Within `Answering` it counts until the answer was sent."""
-        passage = _Passage(self)
-        token = _passage.set(passage)
-        try:
-            yield
-        except BaseException:
-            passage.end(decided=False)
-            raise
-        finally:
-            _passage.reset(token)
-        answer = _answer.get()
-        if answer is None:
-            passage.end(decided=True)
-        else:
-            answer.take(passage)
-
-    def entering(self) -> None:
-        """The permission is asked for the last time: from now on the decision may be the model's."""
-        passage = _passage.get()
-        if passage is not None:
-            passage.enter()
-
-    def left_to_the_fallback(self) -> None:
-        """The decision under way is no model's."""
-        passage = _passage.get()
-        if passage is not None:
-            passage.end(decided=False)
+    def passage(self) -> Passage:
+        """One decision's. Within `Answering` it counts until the answer was sent."""
+        return Passage(self, _answer.get())
 
     def count(self) -> Count:
         """What is under way now."""
@@ -82,17 +55,38 @@ class Underway:
                 self._last = datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-class _Passage:
-    def __init__(self, underway: Underway) -> None:
+class Passage:
+    """One decision's way, from its last permission to its answer.
+
+    Args:
+        underway: What counts it.
+        answer: The answer that will tell it; None where there is none to wait for.
+    """
+
+    def __init__(self, underway: Underway, answer: _Answer | None) -> None:
         self._underway = underway
+        self._answer = answer
         self._counted = False
 
     def enter(self) -> None:
+        """The permission is asked for the last time: from now on the decision may be the model's."""
         if not self._counted:
             self._counted = True
             self._underway._change(+1)
 
+    def leave(self) -> None:
+        """It is no model's decision: the fallback's, or none."""
+        self.end(decided=False)
+
+    def decided(self) -> None:
+        """It is on record; it counts until its answer was sent."""
+        if self._answer is None:
+            self.end(decided=True)
+        else:
+            self._answer.take(self)
+
     def end(self, *, decided: bool) -> None:
+        """It is over."""
         if self._counted:
             self._counted = False
             self._underway._change(-1, decided=decided)
@@ -103,10 +97,10 @@ class _Answer:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._passages: list[_Passage] = []
+        self._passages: list[Passage] = []
         self._sent = False
 
-    def take(self, passage: _Passage) -> None:
+    def take(self, passage: Passage) -> None:
         with self._lock:
             if not self._sent:
                 self._passages.append(passage)
@@ -120,7 +114,6 @@ class _Answer:
             passage.end(decided=True)
 
 
-_passage: ContextVar[_Passage | None] = ContextVar("passage", default=None)
 _answer: ContextVar[_Answer | None] = ContextVar("answer", default=None)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-MOST_BYTES = 1 << 20
+MOST_BYTES = 1 << 22
 _LENGTH = struct.Struct("!I")
 
 

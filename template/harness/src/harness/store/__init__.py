@@ -4,7 +4,7 @@
 """
 
 from harness.store.database import Database, StoreUnavailable
-from harness.store.decisions import Decision, DecisionStore
+from harness.store.decisions import Decision, DecisionStore, IdempotencyConflict
 from harness.store.outbox import Outbox, Parcel, Waiting, put
 from harness.store.outcomes import Outcome, OutcomeStore, Received
 from harness.store.shadow import Pair, Shadowed, ShadowStore
@@ -13,6 +13,7 @@ __all__ = [
     "Database",
     "Decision",
     "DecisionStore",
+    "IdempotencyConflict",
     "Outbox",
     "Outcome",
     "OutcomeStore",

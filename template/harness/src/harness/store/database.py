@@ -1,13 +1,13 @@
 """The store's database: one engine and its rules, shared by the tables that lie in it.
 
-SQLite runs in WAL mode with ``synchronous=FULL``, so a commit has reached the disk when it returns.
+SQLite runs in WAL mode with ``synchronous=FULL``, so a commit has reached the disk when it returns. Its
+writers, of all processes of the host, take turns (harness.store.turns).
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,13 +17,28 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from harness.errors import PilotError
 from harness.settings import without_password
+from harness.store.turns import NotInTime, Turns
 
 # How long a writer waits for the others before there is no decision.
 BUSY_S = 5
+# How long a start waits for another one's migration.
+UPGRADE_WITHIN_S = 600
 CONNECT_WITHIN_S = 5
+
+# What a transaction that writes is told apart by: SQLite's takes the lock at once, and so never finds at its
+# first change that another has changed what it read.
+WRITES = "pilot_writes"
+TURNS = ".turns"
+
+# The schema's revision that this code is written for: the last in harness/store/revisions.
+HEAD = "0002"
 
 # Every table of the store is declared on it, so that whoever opens the store finds them all.
 metadata = sa.MetaData()
+# Not Alembic's own name for it: the database may be shared with something else that migrates.
+version = sa.Table(
+    "pilot_store_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True)
+)
 
 
 class StoreUnavailable(PilotError):
@@ -35,31 +50,37 @@ class Database:
 
     Args:
         url: An SQLAlchemy URL; its tables are created where they are missing.
+        upgrade: Whether a store of an earlier version is brought up to this one; without, it is opened as it
+            is, to be looked at.
+
+    Attributes:
+        engine: What connects to it.
+        file: SQLite's file; None for another database, and for one in memory.
 
     Raises:
-        StoreUnavailable: It cannot be opened.
+        StoreUnavailable: It cannot be opened, could not be brought up to this version, or is of a later one.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, upgrade: bool = True) -> None:
+        self._where = without_password(url)
         try:
-            parsed = sa.make_url(url)
-            if parsed.get_backend_name() == "sqlite" and parsed.database:
-                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            parsed = _with_driver(sa.make_url(url))
+            lies_in_a_file = parsed.get_backend_name() == "sqlite" and parsed.database not in ("", ":memory:")
+            self.file = Path(parsed.database) if lies_in_a_file and parsed.database else None
+            if self.file is not None:
+                self.file.parent.mkdir(parents=True, exist_ok=True)
             self.engine = _engine(parsed)
-            if parsed.get_backend_name() == "sqlite":
-                sa.event.listen(self.engine, "connect", _durable)
-            _create(self.engine)
-            named = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
-            self._file = Path(str(parsed.database)) if named else None
-            self._opened = _identity(self._file) if self._file is not None else None
+            self._turns = _turns(self.engine, self.file)
+            if upgrade:
+                self._bring_up()
+            self._opened = _identity(self.file) if self.file is not None else None
         except (sa.exc.SQLAlchemyError, OSError, ModuleNotFoundError, ValueError) as error:
             raise StoreUnavailable(
                 f"the store cannot be opened: {_cause(error)}",
-                where=without_password(url),
+                where=self._where,
                 mend="Correct [store] url in pilot.toml, or make the place writable.",
             ) from error
         self._where = without_password(self.engine.url.render_as_string())
-        self._turn = threading.Lock() if self.engine.dialect.name == "sqlite" else None
 
     @contextmanager
     def writing(self, what: str, mend: str) -> Iterator[sa.Connection]:
@@ -72,22 +93,30 @@ class Database:
         Raises:
             StoreUnavailable: Nothing of it was written.
         """
-        with self._in_turn(what, mend), self.connected(what, mend) as connection, connection.begin():
+        with (
+            self._in_turn(what, mend),
+            self.connected(what, mend, writes=True) as connection,
+            connection.begin(),
+        ):
             yield connection
         self.check_file()  # after the commit: it may have gone into a file that was deleted meanwhile
 
     @contextmanager
     def connected(
-        self, what: str = "the store does not answer", mend: str = "Bring the database back."
+        self,
+        what: str = "the store does not answer",
+        mend: str = "Bring the database back.",
+        *,
+        writes: bool = False,
     ) -> Iterator[sa.Connection]:
-        """A connection for reading.
+        """A connection for reading, unless it says that it ``writes``.
 
         Raises:
             StoreUnavailable: The database does not answer.
         """
         try:
             with self.engine.connect() as connection:
-                yield connection
+                yield connection.execution_options(**{WRITES: writes})
         except sa.exc.SQLAlchemyError as error:
             raise StoreUnavailable(f"{what}: {_cause(error)}", where=self._where, mend=mend) from error
 
@@ -98,29 +127,58 @@ class Database:
             StoreUnavailable: SQLite's file was deleted or replaced while it was open.
         """
         # SQLite goes on writing to a deleted file without complaint, and nobody will ever find the record.
-        if self._file is not None and _identity(self._file) != self._opened:
+        if self.file is not None and _identity(self.file) != self._opened:
             raise StoreUnavailable(
                 "the store's file was deleted or replaced while it was open",
-                where=str(self._file),
+                where=str(self.file),
                 mend="Restore it from a backup if records were in it, and restart the service.",
             )
 
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
+        if self._turns is not None:
+            self._turns.close()
+
+    def _bring_up(self) -> None:
+        with self.engine.connect() as connection:
+            if revision(connection) == HEAD:
+                return  # and Alembic, which takes long to import, is not needed
+        from harness.store.migrations import bring_up
+
+        # Before SQLite's own lock, which no writer waits for as long as a migration may take.
+        turn = nullcontext() if self._turns is None else self._turns.turn(UPGRADE_WITHIN_S)
+        try:
+            with turn:
+                bring_up(self.engine, self.file, self._where)
+        except NotInTime as error:
+            raise StoreUnavailable(
+                "another process has been changing the store for too long",
+                where=self._where,
+                mend="Look at `pilot store status`, and start again when it is done.",
+            ) from error
 
     @contextmanager
     def _in_turn(self, what: str, mend: str) -> Iterator[None]:
-        # SQLite's writers wait for its lock asleep, and some of them for seconds. Here they queue up first.
-        if self._turn is None:
+        if self._turns is None:
             yield
             return
-        if not self._turn.acquire(timeout=BUSY_S):
-            raise StoreUnavailable(f"{what}: the database is busy", where=self._where, mend=mend)
-        try:
+        with ExitStack() as turn:
+            try:
+                turn.enter_context(self._turns.turn(BUSY_S))
+            except NotInTime as error:
+                raise StoreUnavailable(
+                    f"{what}: the database is busy", where=self._where, mend=mend
+                ) from error
             yield
-        finally:
-            self._turn.release()
+
+
+def revision(connection: sa.Connection) -> str | None:
+    """The store's revision as it says itself; None for one that is new, or older than revisions are."""
+    if not sa.inspect(connection).has_table(version.name):
+        return None
+    found: str | None = connection.execute(sa.select(version.c.version_num)).scalar()
+    return found
 
 
 def now() -> str:
@@ -128,13 +186,26 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
+def _with_driver(url: sa.URL) -> sa.URL:
+    return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
+
+
 def _engine(url: sa.URL) -> sa.Engine:
     if url.get_backend_name() == "sqlite":
-        return sa.create_engine(url, hide_parameters=True)
+        engine = sa.create_engine(url, hide_parameters=True)
+        sa.event.listen(engine, "connect", _durable)
+        sa.event.listen(engine, "begin", _begin)
+        return engine
     # A host that does not answer is not to hold a start, or a decision, up for minutes.
     limited = url.get_backend_name() == "postgresql" and "connect_timeout" not in url.query
     options = {"connect_timeout": CONNECT_WITHIN_S} if limited else {}
-    return sa.create_engine(url, pool_pre_ping=True, connect_args=options, hide_parameters=True)
+    return sa.create_engine(
+        url,
+        pool_pre_ping=True,
+        connect_args=options,
+        hide_parameters=True,
+        isolation_level="READ COMMITTED",
+    )
 
 
 def _identity(file: Path) -> tuple[int, int] | None:
@@ -145,23 +216,25 @@ def _identity(file: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _create(engine: sa.Engine) -> None:
-    # Processes that start at once all find no table, and all but one come second, at each table anew.
-    for _ in metadata.tables:
-        try:
-            metadata.create_all(engine)
-            return
-        except sa.exc.DBAPIError:
-            continue
-    metadata.create_all(engine)
+def _turns(engine: sa.Engine, file: Path | None) -> Turns | None:
+    if engine.dialect.name != "sqlite":
+        return None
+    return Turns(None if file is None else file.with_name(file.name + TURNS))
 
 
 def _durable(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    # Python's driver would begin a transaction when it sees fit, and none around a change of the schema.
+    connection.isolation_level = None
     cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_S * 1000:.0f}")
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute(f"PRAGMA busy_timeout={BUSY_S * 1000}")
     cursor.close()
+
+
+def _begin(connection: sa.Connection) -> None:
+    writes = connection.get_execution_options().get(WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _cause(error: BaseException) -> str:

@@ -5,13 +5,16 @@ A decision counts only once it is here: the service answers after the commit, wh
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
+from harness.errors import PilotError
 from harness.store.database import Database, metadata
 
 decisions = sa.Table(
@@ -35,9 +38,32 @@ decisions = sa.Table(
     sa.Column("stage", sa.String(16), nullable=False),
     sa.Column("sandbox", sa.Boolean, nullable=False),
     sa.Column("elapsed_ms", sa.Float, nullable=False),
+    sa.Column("reasons_pending", sa.Boolean, nullable=False, server_default=sa.false()),
+)
+# Written out, because a planner takes an index of part of a table only where it sees the same condition.
+_pending = sa.text("reasons_pending = true")
+# Named first, though it is always true here: SQLite would rather go through the table in its order.
+sa.Index(
+    "decisions_pending",
+    decisions.c.reasons_pending,
+    decisions.c.sequence,
+    sqlite_where=_pending,
+    postgresql_where=_pending,
+)
+
+keys = sa.Table(
+    "idempotency_keys",
+    metadata,
+    sa.Column("idempotency_key", sa.Text, primary_key=True),
+    sa.Column("decision_id", sa.String(36), nullable=False, index=True),
+    # Of the record that it was first used with: the record itself may be erased by now.
+    sa.Column("record_sha256", sa.String(64), nullable=False),
+    sa.Column("decided_at", sa.String(32), nullable=False, index=True),
 )
 
 JSON_COLUMNS = ("record", "decision", "reasons")
+# Databases take a limited number of values in a query.
+VALUES_A_QUERY = 1_000
 
 
 @dataclass(frozen=True)
@@ -63,6 +89,9 @@ class Decision:
         stage: The stage that was in force.
         sandbox: Whether this was a decision about nothing real.
         elapsed_ms: Milliseconds from taking up the request to handing the record to the store.
+        reasons_pending: Whether the reasons are still to be given.
+        idempotency_key: The caller's name for the request, unique among all; None where it gave none. It is
+            not read back with a decision.
     """
 
     decision_id: str
@@ -82,9 +111,30 @@ class Decision:
     stage: str
     sandbox: bool
     elapsed_ms: float
+    reasons_pending: bool = False
+    idempotency_key: str | None = None
 
 
-Alongside = Callable[[sa.Connection, Decision], None]
+class IdempotencyConflict(PilotError):
+    """A key that was used for another record; nothing was decided.
+
+    Args:
+        key: The key.
+        decision_id: The decision that it stands for.
+    """
+
+    def __init__(self, key: str, decision_id: str) -> None:
+        self.key = key
+        self.decision_id = decision_id
+        super().__init__(
+            "the idempotency key stands for another record",
+            where=f"decision {decision_id}",
+            mend="Use a key for one request only, and the same one to repeat it.",
+        )
+
+
+Recorded = Decision | IdempotencyConflict
+Alongside = Callable[[sa.Connection, Sequence[Decision]], None]
 
 
 class DecisionStore:
@@ -103,21 +153,74 @@ class DecisionStore:
         self._insert = decisions.insert()
         self._alongside = tuple(alongside)
 
-    def record(self, decision: Decision) -> None:
+    def record(self, decision: Decision) -> Decision:
         """Write one decision; when this returns, the record has reached the disk.
+
+        Returns:
+            The decision that stands: an earlier one where its idempotency key was used for the same record.
 
         Raises:
             StoreUnavailable: It could not be written. Nothing was decided.
+            IdempotencyConflict: Its key was used for another record. Nothing was decided.
         """
-        row = asdict(decision)
-        for column in JSON_COLUMNS:
-            row[column] = json.dumps(row[column], ensure_ascii=False, allow_nan=False, default=str)
+        (done,) = self.record_all([decision])
+        if isinstance(done, IdempotencyConflict):
+            raise done
+        return done
+
+    def record_all(self, decisions: Sequence[Decision]) -> list[Recorded]:
+        """Write decisions in one transaction; when this returns, all of them have reached the disk.
+
+        A key that was used before, here or by another process, is decided once: the same record gets the
+        decision that stands, another record a conflict. Neither is written.
+
+        Args:
+            decisions: The decisions. One that the database refuses for what is in it fails them all.
+
+        Returns:
+            What stands for each, in their order.
+
+        Raises:
+            StoreUnavailable: They could not be written. Nothing was decided, about none of them.
+        """
+        if not decisions:
+            return []
+        rows = {decision.decision_id: _row(decision) for decision in decisions}
         what = "the decision could not be recorded"
         mend = "Free the disk or bring the database back; until then nothing is decided."
         with self.database.writing(what, mend) as connection:
-            connection.execute(self._insert, row)
+            done = _standing(connection, decisions)
+            new = [each for each, stands in zip(decisions, done, strict=True) if stands is each]
+            if new:
+                connection.execute(self._insert, [rows[each.decision_id] for each in new])
             for write in self._alongside:
-                write(connection, decision)
+                write(connection, new)
+        return done
+
+    def pending(self, count: int) -> list[Decision]:
+        """The first ``count`` decisions whose reasons are still to be given, oldest first."""
+        return list(
+            self._read(sa.select(decisions).where(_pending).order_by(decisions.c.sequence).limit(count))
+        )
+
+    def reasons_given(self, decision_id: str, reasons: Sequence[Mapping[str, Any]]) -> bool:
+        """Write the reasons of a decision that was recorded without.
+
+        Returns:
+            Whether they were still to be given; reasons that a decision has are never changed.
+
+        Raises:
+            StoreUnavailable: They could not be written, and are still to be given.
+        """
+        c = decisions.c
+        change = (
+            decisions.update()
+            .where(c.decision_id == decision_id, _pending)
+            .values(reasons=_as_json([dict(reason) for reason in reasons]), reasons_pending=False)
+        )
+        what, mend = "the reasons could not be recorded", "Bring the database back; they are given again."
+        with self.database.writing(what, mend) as connection:
+            return bool(connection.execute(change).rowcount)
 
     def get(self, decision_id: str) -> Decision | None:
         """The decision of that id; None when it was never made."""
@@ -184,7 +287,87 @@ class DecisionStore:
     def _read(self, query: sa.Select[Any]) -> Iterator[Decision]:
         with self.database.connected() as connection:
             for row in connection.execute(query).mappings():
-                values = {name: value for name, value in row.items() if name != "sequence"}
-                for column in JSON_COLUMNS:
-                    values[column] = json.loads(values[column])
-                yield Decision(**values)
+                yield _decision(row)
+
+
+_COLUMNS = tuple(
+    (field.name, field.name in JSON_COLUMNS) for field in fields(Decision) if field.name in decisions.c
+)
+
+
+def _row(decision: Decision) -> dict[str, Any]:
+    return {
+        name: _as_json(getattr(decision, name)) if is_json else getattr(decision, name)
+        for name, is_json in _COLUMNS
+    }
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+
+
+def _sha256(record: Mapping[str, Any]) -> str:
+    # The same however its fields are ordered: a later version may declare them in another order.
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False, default=str, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _standing(connection: sa.Connection, wanted: Sequence[Decision]) -> list[Recorded]:
+    """What stands for each: itself, where its key is new or it has none."""
+    keyed = [each for each in wanted if each.idempotency_key is not None]
+    if not keyed:
+        return list(wanted)
+    rows = {
+        each.idempotency_key: {
+            "idempotency_key": each.idempotency_key,
+            "decision_id": each.decision_id,
+            "record_sha256": _sha256(each.record),
+            "decided_at": each.decided_at,
+        }
+        for each in reversed(keyed)  # the first that has a key gets it
+    }
+    # In order, because two transactions that wait for each other's keys would never end.
+    ordered = [rows[key] for key in sorted(rows, key=str)]
+    # Waits for a transaction that is about to commit the same key, and then leaves that one's row.
+    connection.execute(_claim(connection.dialect.name), ordered)
+    taken = {
+        row.idempotency_key: row for row in _by(connection, sa.select(keys), keys.c.idempotency_key, rows)
+    }
+    own = {each.decision_id for each in wanted}
+    earlier = [row.decision_id for row in taken.values() if row.decision_id not in own]
+    standing = {
+        row.decision_id: _decision(row._mapping)
+        for row in _by(connection, sa.select(decisions), decisions.c.decision_id, earlier)
+    }
+    standing |= {each.decision_id: each for each in wanted}
+    return [
+        each if each.idempotency_key is None else _answer(each, taken[each.idempotency_key], standing)
+        for each in wanted
+    ]
+
+
+def _answer(wanted: Decision, taken: sa.Row[Any], standing: Mapping[str, Decision]) -> Recorded:
+    key = str(wanted.idempotency_key)
+    if taken.decision_id == wanted.decision_id:
+        return wanted
+    stands = standing.get(taken.decision_id)
+    if stands is None or taken.record_sha256 != _sha256(wanted.record):
+        return IdempotencyConflict(key, taken.decision_id)
+    return replace(stands, idempotency_key=key)
+
+
+def _claim(dialect: str) -> Any:
+    insert = postgresql.insert(keys) if dialect == "postgresql" else sqlite.insert(keys)
+    return insert.on_conflict_do_nothing(index_elements=[keys.c.idempotency_key])
+
+
+def _by(
+    connection: sa.Connection, query: sa.Select[Any], column: sa.ColumnElement[Any], values: Collection[Any]
+) -> Iterator[sa.Row[Any]]:
+    found = list(values)
+    for start in range(0, len(found), VALUES_A_QUERY):
+        yield from connection.execute(query.where(column.in_(found[start : start + VALUES_A_QUERY])))
+
+
+def _decision(row: Mapping[Any, Any]) -> Decision:
+    return Decision(**{name: json.loads(row[name]) if is_json else row[name] for name, is_json in _COLUMNS})

@@ -7,7 +7,8 @@ service in between.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+import zlib
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ import sqlalchemy as sa
 from harness.store.database import Database, metadata, now
 from harness.store.decisions import JSON_COLUMNS, Decision, decisions
 
+# Our own among the advisory locks of the database.
+ORDER = 0x6F726472
 WAITING, DELIVERED, WITHHELD = "waiting", "delivered", "withheld"
 
 outbox = sa.Table(
@@ -47,6 +50,7 @@ DELIVERED_COLUMNS = (
     "decision",
     "score",
     "reasons",
+    "reasons_pending",
     "served_by",
     "why",
     "model_digest",
@@ -92,21 +96,34 @@ class Waiting:
     withheld: int
 
 
-def put(connection: sa.Connection, decision: Decision) -> None:
-    """Put a decision into the outbox, in the transaction that records it."""
-    connection.execute(
-        _insert,
+def put(connection: sa.Connection, made: Sequence[Decision]) -> None:
+    """Put decisions into the outbox, in the transaction that records them."""
+    if not made:
+        return
+    rows = [
         {
             "decision_id": decision.decision_id,
             "entity": decision.entity or decision.decision_id,
             "queued_at": decision.decided_at,
             "state": WAITING,
             "attempts": 0,
-        },
-    )
+        }
+        for decision in made
+    ]
+    if connection.dialect.name == "postgresql":
+        _in_order(connection, [str(row["entity"]) for row in rows])
+    connection.execute(_insert, rows)
+
+
+def _in_order(connection: sa.Connection, entities: Iterable[str]) -> None:
+    # Hosts write at once there, and a number drawn first may be committed last: it would be delivered late.
+    # Whoever holds an entity's lock draws and commits before the next one draws.
+    numbers = sorted({zlib.crc32(entity.encode()) - 2**31 for entity in entities})
+    connection.execute(_HOLD, {"space": ORDER, "numbers": numbers})
 
 
 _insert = outbox.insert()
+_HOLD = sa.text("SELECT pg_advisory_xact_lock(:space, each) FROM unnest(CAST(:numbers AS integer[])) AS each")
 
 
 class Outbox:

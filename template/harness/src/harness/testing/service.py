@@ -41,7 +41,7 @@ class Service:
             self.process = subprocess.Popen(
                 copy.command("serve", "--port", "0", *arguments),
                 cwd=copy.root,
-                env={**copy.environment, **variables},
+                env={"PILOT_SERVING__LOG_FORMAT": "text", **copy.environment, **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
