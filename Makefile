@@ -29,7 +29,7 @@ ifneq ($(strip $(shell cat $(ready) 2>/dev/null)),$(strip $(state)))
 .PHONY: $(ready)
 endif
 
-.PHONY: help setup demo test test-again test-full coverage lint bench manifest constraints release release-check clean
+.PHONY: help setup demo test test-again test-full test-spark coverage lint bench manifest constraints release release-check clean
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -57,6 +57,9 @@ test-again: setup ## the tests that failed in the last run, one after another; m
 test-full: setup ## all tests, the slowest included
 	@$(python) -m pytest $(side_by_side)
 
+test-spark: setup ## the pipeline on Spark, two executors included, beside DuckDB; without Java 17 it skips
+	@$(python) -m pytest -q -rs tests/harness/test_spark.py
+
 coverage: setup ## lines and branches of the harness that its tests take, child processes included (minutes)
 	@rm -rf scratch/coverage; mkdir -p scratch/coverage
 	@$(python) -m coverage run -m pytest -q -m "not slow" tests/harness
@@ -69,8 +72,8 @@ lint: setup ## style, types and the direction of imports
 	@$(python) -m mypy
 	@cd $(harness)/src && $(CURDIR)/.venv/bin/lint-imports --config $(CURDIR)/pyproject.toml --no-cache
 
-bench: setup ## the benchmarks, each beside a peer or a floor (about twenty minutes)
-	@for name in generation startup decision serving control demo update; do echo "== $$name"; $(python) benchmarks/$$name.py; done
+bench: setup ## the benchmarks, each beside a peer or a floor (about half an hour)
+	@for name in generation startup decision serving control data demo update; do echo "== $$name"; $(python) benchmarks/$$name.py; done
 	@echo "== all"; $(python) benchmarks/measure.py
 
 manifest: setup ## renew the list of the standard's files, and the page of the checks

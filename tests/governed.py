@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from harness.data.profiled import Coverage, Profile, Represented
 from harness.governance.document import parse
 from harness.governance.documents import KINDS
 from harness.pipeline import layout, lineage, record
@@ -128,7 +129,7 @@ class Governed:
 
     def __init__(self, tiny: Any, control: Path) -> None:
         self.tiny, self.root, self.control = tiny, tiny.root, control
-        tiny.toml.write_text(f'{tiny.toml.read_text()}\n[control]\nfolder = "{control}"\n')
+        tiny.toml.write_text(f'{tiny.toml.read_text()}\n[control]\nfolder = "{control}"\n{POPULATION}')
         (self.root / ".gitignore").write_text("/var/\n/data/\n__pycache__/\n")
         for name in ("harness/README", "tests/test_water.py", "params.yaml", "dvc.yaml"):
             self.write(name, "# something\n")
@@ -166,8 +167,8 @@ class Governed:
         layout.write_json(
             self.root / layout.QUALITY, {"rows": 100, "bad": 0, "bad_share": 0.0, "allowed_share": 0.05}
         )
-        for path in (layout.PROFILE, layout.PROBES):
-            layout.write_json(self.root / path, {"schema_version": 1})
+        layout.write_json(self.root / layout.PROBES, {"schema_version": 1})
+        self.profiled()
         self.ingested({"erp": {"may_write": []}, "crm": {"may_write": None}})
         self.lock_data()
         record.note(self.root, manifest)
@@ -201,6 +202,32 @@ class Governed:
             replicas=None,
         )
         loaded.write(self.root, found)
+
+    def profiled(self, months: int = 14, barley: float = 0.55, declared: float = 0.5) -> None:
+        """Write a profile of so many months in a row, with that share of barley."""
+        shares, found = (declared, 1 - declared, 0.0), (barley, 1 - barley, 0.0)
+        profile = Profile(
+            package="dryfield",
+            origin="real",
+            digest="0" * 64,
+            tables={},
+            label="withered",
+            coverage=Coverage(
+                field="measured_on", longest_run=months, cycle_months=12, covers_cycle=months >= 12
+            ),
+            population={
+                "crop": Represented(
+                    labels=("barley", "maize", "(others)"),
+                    declared=shares,
+                    found=found,
+                    distance=abs(barley - declared),
+                    psi=0.0,
+                    max_distance=0.1,
+                )
+            },
+            population_source="the growers' register",
+        )
+        layout.write_json(self.root / layout.PROFILE, profile.document())
 
     def ingested(self, credentials: dict[str, Any]) -> None:
         """Write what ingest says of the accounts that it reads by."""
@@ -252,6 +279,15 @@ STEP: dict[str, Any] = {
     "client_cpu": 0.02,
     "connections": 32,
 }
+
+POPULATION = """
+[data.population]
+source = "The growers' register of 2026"
+
+[data.population.shares.crop]
+barley = 0.5
+maize = 0.5
+"""
 VOUCHED = """
 from dataclasses import replace
 

@@ -268,8 +268,8 @@ class Trialling:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(document))
 
-    def drilled(self, at: datetime = NOW - timedelta(days=1), **changes: Any) -> None:
-        """What a drill of the kill left, of the code that is committed."""
+    def drilled(self, at: datetime = NOW - timedelta(days=1), only: str = "", **changes: Any) -> None:
+        """What the drills left, of the code that is committed; ``only`` one of them."""
         root = self.tiny.root
         if not (root / ".git").exists():
             (root / "harness").mkdir(exist_ok=True)
@@ -277,7 +277,6 @@ class Trialling:
             git(root, "init", "--quiet", "--initial-branch=main")
             commit(root, "Start")
         said = {
-            "drill": "kill",
             "passed": True,
             "verdict": "passed",
             "produced_at": at.isoformat(),
@@ -287,12 +286,12 @@ class Trialling:
             "trees": {name: lineage.committed_tree(root, name) for name in record.TREES},
             "model": self.digest,
             "figures": {},
-            "checks": [{"name": "kill", "outcome": "passed", "detail": "it holds"}],
-            **changes,
+            "checks": [{"name": "held", "outcome": "passed", "detail": "it holds"}],
         }
-        file = root / "evidence" / "drills" / "kill.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(said))
+        for name in (only,) if only else ("kill", "data-quality", "integration", "load"):
+            file = root / "evidence" / "drills" / f"{name}.json"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps({**said, "drill": name, **changes}))
 
     def look(self, now: datetime = NOW) -> Look:
         return look(self.tiny.settings(), now)

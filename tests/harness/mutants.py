@@ -51,6 +51,7 @@ class Mutant:
 
 PERMISSION, STATE, ACTIONS = "control/permission.py", "control/state.py", "control/actions.py"
 AUDIT, SERVICE, SCORER = "control/audit.py", "serving/service.py", "serving/scorer.py"
+ADMISSION = "serving/admission.py"
 SERVER, SCHEMA, APP = "serving/server.py", "serving/schema.py", "serving/app.py"
 DATABASE, MANIFEST = "store/database.py", "pipeline/manifest.py"
 WATCHED = "control/watched.py"
@@ -283,7 +284,7 @@ MUTANTS = (
     Mutant(
         "a stop while the model scores comes too late",
         SERVICE,
-        "if after.digest != permission.digest:",
+        "if after.digest != asked.permission.digest:",
         "if False:",
         DECISIONS,
         "while_the_model_scores or while_it_scores",
@@ -291,8 +292,8 @@ MUTANTS = (
     Mutant(
         "real data decides in the sandbox",
         SERVICE,
-        'permission.stage == "sandbox" and self.host.manifest(permission.digest).origin == "real"',
-        "False",
+        '            and permission.stage == "sandbox"\n            and self.host.manifest(digest)',
+        "            and False\n            and self.host.manifest(digest)",
         DECISIONS,
         "real_data",
     ),
@@ -306,34 +307,33 @@ MUTANTS = (
     ),
     Mutant(
         "what cannot be recorded is answered",
-        SERVICE,
-        "        self.store.record(decision)\n",
-        "        import contextlib\n        with contextlib.suppress(Exception):\n"
-        "            self.store.record(decision)\n",
+        ADMISSION,
+        "            self.settle([(asked, error) for asked, _ in waiting])\n            return\n",
+        "            standing = made\n",
         DECISIONS,
         "cannot_be_recorded",
     ),
     Mutant(
         "a decision is not recorded",
         SERVICE,
-        "        self.store.record(decision)\n",
-        "",
+        "standing = self.store.record_all(made)",
+        "standing = list(made)",
         DECISIONS,
         "in_the_store",
     ),
     Mutant(
         "a fallback that fails gives no error of its own",
         SERVICE,
-        "raise FallbackFailed(type(error).__name__) from error",
-        'return _Outcome(permission, why, "skip", ())',
+        "self._recorder.settle([(asked, FallbackFailed(type(error).__name__))])",
+        'self._recorder.put(asked, Outcome(asked.permission, asked.why, "skip", ()))',
         DECISIONS,
         "fallback_that",
     ),
     Mutant(
         "a model's failure hides what was assigned",
         SERVICE,
-        "return self._by_fallback(record, permission, _why(error))",
-        "return self._by_fallback(record, Permission(Arm.FALLBACK, _why(error)), _why(error))",
+        "                self._leave(asked, asked.permission, why)\n",
+        "                self._leave(asked, Permission(Arm.FALLBACK, why), why)\n",
         DECISIONS,
         "no_valid_score",
     ),

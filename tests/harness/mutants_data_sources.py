@@ -11,6 +11,7 @@ EXTRACT, INCREMENT, SNAPSHOT, VERSIONS = (
     "data/versions.py",
 )
 DATABASES, DROPS, ORIGIN = "data/databases.py", "data/filedrops.py", "data/origin.py"
+GATES, STORES = "readiness/data.py", "test_ingest_s3.py"
 READING, POSTGRES, SOURCES = "test_ingest_increments.py", "test_ingest_postgres.py", "test_ingest_sources.py"
 
 MUTANTS = (
@@ -160,8 +161,8 @@ MUTANTS = (
     Mutant(
         "what came after a simulation is simulated",
         ORIGIN,
-        "if len(kept) == 1 else None",
-        "if kept else None",
+        "elif len(kept) == 1:",
+        "elif kept:",
         READING,
         "what_the_simulator_made",
     ),
@@ -200,6 +201,118 @@ MUTANTS = (
     ),
     Mutant(
         "types are cast into one", DROPS, "        if mixed:", "        if False:", SOURCES, "different_types"
+    ),
+    Mutant(
+        "a wrong credential is an empty folder",
+        DROPS,
+        "                        self.store.ls(folder)",
+        "                        pass",
+        STORES,
+        "wrong_credential",
+    ),
+    Mutant(
+        "a file of two halves is taken",
+        DROPS,
+        "            if changed:",
+        "            if False:",
+        STORES,
+        "replaced",
+    ),
+    Mutant(
+        "an object store needs a package that cannot be installed",
+        DROPS,
+        "        if S3.match(source.path):",
+        "        if False:",
+        STORES,
+        "option_that_there_is_not",
+    ),
+    Mutant(
+        "a later delivery takes away what was there",
+        "simulate/deliver.py",
+        "            if delivery.after is None:",
+        "            if True:",
+        "test_simulate_next.py",
+        "week_brings",
+    ),
+    Mutant(
+        "a system that somebody wrote in goes on",
+        "simulate/deliver.py",
+        "        if found is None or found[0] != rows:",
+        "        if False:",
+        "test_simulate_next.py",
+        "somebody_wrote",
+    ),
+    Mutant(
+        "a later delivery is another source",
+        EXTRACT,
+        "Manifest.read(manifest).first or ",
+        "",
+        "test_simulate_next.py",
+        "week_brings",
+    ),
+    Mutant(
+        "several reads are simulated whatever they brought",
+        ORIGIN,
+        "name in made.distinct and _distinct(settings, kept) == made.distinct[name]",
+        "name in made.distinct",
+        "test_simulate_next.py",
+        "week_brings",
+    ),
+    Mutant(
+        "half a cycle of business is enough",
+        GATES,
+        "    if covered.longest_run < wanted:",
+        "    if False:",
+        "test_readiness_data.py",
+        "half_a_cycle or half-a-cycle",
+    ),
+    Mutant(
+        "a population that nobody declared is met",
+        GATES,
+        "    if not names:\n        yield",
+        "    if not names:\n        return\n        yield",
+        "test_readiness_data.py",
+        "undeclared",
+    ),
+    Mutant(
+        "records of other people pass",
+        GATES,
+        "        if found.distance > bound:",
+        "        if False:",
+        "test_readiness_data.py",
+        "others",
+    ),
+    Mutant(
+        "every bound is taken",
+        GATES,
+        "    if declared.max_distance > LOOSEST:",
+        "    if False:",
+        "test_readiness_data.py",
+        "a-loose-bound",
+    ),
+    Mutant(
+        "a profile of another declaration is taken",
+        GATES,
+        "    if known != {",
+        "    if False and known != {",
+        "test_readiness_data.py",
+        "profiled-with-others",
+    ),
+    Mutant(
+        "no drill of the data is asked for",
+        "readiness/trial.py",
+        '    ("trial.drilled_data", "data-quality", "data", ',
+        '    ("trial.drilled_data", "kill", "data", ',
+        "test_rollout_gates.py",
+        "one_fault_keeps and of_the_data",
+    ),
+    Mutant(
+        "no drill of the delivery is asked for",
+        "readiness/trial.py",
+        '    ("trial.drilled_integration", "integration", "platform", ',
+        '    ("trial.drilled_integration", "kill", "platform", ',
+        "test_rollout_gates.py",
+        "one_fault_keeps and of_the_delivery",
     ),
     Mutant(
         "an account that may write passes the gate",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mutants import Mutant
 
+LANE = "serving/lane.py"
 HOST, PROCESSES, BREAKER = "serving/host.py", "serving/processes.py", "serving/breaker.py"
 FORKSERVER, PACKAGED, WIRE = "serving/forkserver.py", "serving/packaged.py", "serving/wire.py"
 ENVIRONMENT = "serving/environment.py"
@@ -17,23 +18,23 @@ BREAKING, DECISIONS = "test_serving_breaker.py", "test_serving_decisions.py"
 MUTANTS = (
     Mutant(
         "a hung model keeps its process",
-        HOST,
-        "                self._process = None\n                process.end()\n            call",
-        "                process.asked = 0\n            call",
+        LANE,
+        "            self._process = None\n            process.end()\n            self._tell",
+        "            process.asked = 0\n            self._tell",
         HOSTING,
         "fifty_hung_calls and waits",
     ),
     Mutant(
         "a caller waits for the call that is under way",
         HOST,
-        "call.future.result(max(0.0, deadline - time.monotonic()))",
-        "call.future.result(max(10.0, deadline - time.monotonic()))",
+        "deadline = time.monotonic() + self._terms.budget_s",
+        "deadline = time.monotonic() + 10.0",
         HOSTING,
         "fifty_hung_calls and waits",
     ),
     Mutant(
         "an answer that nobody asked for is the next one's",
-        HOST,
+        LANE,
         "if self._process.idle:",
         "if self._process:",
         HOSTING,
@@ -90,8 +91,8 @@ MUTANTS = (
     Mutant(
         "what a team names is not handed on",
         PROCESSES,
-        "env=handed_on(wanted.variables)",
-        "env=handed_on()",
+        "**handed_on(wanted.variables)}",
+        "**handed_on()}",
         SURROUNDINGS,
         "not_let_through",
     ),
@@ -113,7 +114,7 @@ MUTANTS = (
     ),
     Mutant(
         "models with other variables share a server",
-        HOST,
+        LANE,
         "replace(wanted, variables=terms.variables, beside=terms.beside)",
         "replace(wanted, beside=terms.beside)",
         SURROUNDINGS,
@@ -121,7 +122,7 @@ MUTANTS = (
     ),
     Mutant(
         "what waits for a model that is ended starts it again",
-        HOST,
+        LANE,
         "if self._closed:  # what",
         "if False:  # what",
         ENDS,
@@ -129,8 +130,8 @@ MUTANTS = (
     ),
     Mutant(
         "whoever asks how a model is that was ended waits",
-        HOST,
-        "if self._closed and call.future.cancel():",
+        LANE,
+        "if self._closed and load.done.cancel():",
         "if False:",
         ENDS,
         "closing_starts_nothing",
@@ -177,7 +178,7 @@ MUTANTS = (
     ),
     Mutant(
         "what a package needs stays away from it",
-        HOST,
+        LANE,
         "            process = self._in(surroundings(folder, manifest, block=False))",
         "            raise",
         SURROUNDINGS,
@@ -257,17 +258,17 @@ MUTANTS = (
     ),
     Mutant(
         "a score that is not valid is no failure",
-        HOST,
-        "            self._note(call.ticket, well=False)",
-        "            self._note(call.ticket, well=isinstance(error, ScoreInvalid))",
+        LANE,
+        "                self._note(call.ticket, well=isinstance(answer, Scored))",
+        "                self._note(call.ticket, well=isinstance(answer, Scored | ScoreInvalid))",
         BREAKING,
         "every_failure_counts",
     ),
     Mutant(
         "a time-out is no failure",
-        HOST,
-        "            self._note(call.ticket, well=False)",
-        "            self._note(call.ticket, well=isinstance(error, TooSlow))",
+        LANE,
+        "well=False if call is _one_that_counts(asked) else None)",
+        "well=False if call is _one_that_counts(asked) and not isinstance(error, TooSlow) else None)",
         BREAKING,
         "every_failure_counts",
     ),

@@ -20,8 +20,8 @@ MUTANTS = (
     Mutant(
         "no endpoint asks for a token",
         APP,
-        '        dependencies=[requires("decide")],\n',
-        "",
+        'dependencies=[requires("decide")],\n        route_class',
+        "route_class",
         AUTHENTICATION,
         "every_endpoint",
     ),
@@ -158,7 +158,7 @@ MUTANTS = (
     Mutant(
         "a decision is recorded without its delivery",
         DECISIONS,
-        "                write(connection, decision)",
+        "                write(connection, new)",
         "                pass",
         OUTBOX,
         "waits_with_all",
@@ -166,10 +166,10 @@ MUTANTS = (
     Mutant(
         "a delivery is written in a transaction of its own",
         DECISIONS,
-        "                write(connection, decision)",
+        "                write(connection, new)",
         "                with self.database.engine.connect() as other:\n                    pass\n"
         "            connection.commit()\n            connection.begin()\n"
-        "            for write in self._alongside:\n                write(connection, decision)",
+        "            for write in self._alongside:\n                write(connection, new)",
         OUTBOX,
         "cannot_wait",
     ),
@@ -273,8 +273,8 @@ MUTANTS = (
     Mutant(
         "the log says whom a decision is about",
         SERVICE,
-        "            decision.why,\n            decision.revision,",
-        "            decision.entity,\n            decision.revision,",
+        "            own.why,\n            own.revision,",
+        "            own.entity,\n            own.revision,",
         LOGS,
         "one_line",
     ),

@@ -561,8 +561,8 @@ MUTANTS = (
     mutant(
         "no drill passes",
         GATES,
-        'drilled.read(case.root, "kill")\n    except PilotError as error:\n',
-        'drilled.read(case.root, "kill")\n    except PilotError as error:\n        return\n',
+        "drilled.read(case.root, name)\n        except PilotError as error:\n",
+        "drilled.read(case.root, name)\n        except PilotError as error:\n            return\n",
         LEAVING,
         "no_drill",
     ),

@@ -140,8 +140,8 @@ MUTANTS = (
     Mutant(
         "a failure's answer bears nothing",
         APP,
-        "headers={**PLAIN, **followed",
-        "headers={**followed",
+        "headers={**PLAIN, followed.NAME",
+        "headers={followed.NAME",
         AT_THE_DOOR,
         "bears_the_headers",
     ),

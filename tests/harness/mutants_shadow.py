@@ -28,9 +28,9 @@ MUTANTS = (
     Mutant(
         "the shadow hears of a decision that is not on record",
         SERVICE,
-        "        self.store.record(decision)\n",
-        "        if permission.shadow:\n            self._shadow.offer(decision, permission.shadow)\n"
-        "        self.store.record(decision)\n",
+        "        return made\n",
+        "        if permission.shadow:\n"
+        "            self._shadow.offer(made, permission.shadow)\n        return made\n",
         SERVING,
         "not_recorded or on_record_before",
     ),
@@ -224,14 +224,14 @@ MUTANTS = (
     Mutant(
         "a model in shadow shares its server with models that decide",
         "serving/server.py",
-        "        beside=True,\n",
-        "",
+        "        beside=True,\n        started=started,\n",
+        "        started=started,\n",
         "test_serving_host_ends.py",
         "takes_its_server_along",
     ),
     Mutant(
         "a server does not ask whether its models run beside",
-        "serving/host.py",
+        "serving/lane.py",
         ", beside=terms.beside)",
         ")",
         "test_serving_host_ends.py",

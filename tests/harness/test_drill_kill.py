@@ -38,7 +38,7 @@ POLLS = """        if time.monotonic() - getattr(self, "_at", -60.0) > 60.0:
             self._at, self._kept = time.monotonic(), (self.killed(), self._watched.read())
         stopped, state = self._kept
 """
-AGAIN = "        after = self._permission(entity)\n"
+AGAIN = "        after = self._permission(asked.entity)\n"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ FLAWS = {
         PERMISSION, "        if stopped:\n", "        if stopped and state.latched:\n", ("file.kill",)
     ),
     "the service does not ask again after scoring": Flaw(
-        "serving/service.py", AGAIN, "        after = permission\n", ("in_flight.fallback",)
+        "serving/service.py", AGAIN, "        after = asked.permission\n", ("in_flight.fallback",)
     ),
     "the files are polled now and then": Flaw(PERMISSION, ASKS, POLLS, ("kill.no_model_after", "file.kill")),
     "the latch is not looked at": Flaw(

@@ -78,8 +78,8 @@ def test_files_behind_an_address_are_read_through_fsspec(tmp_path: Path, drop: P
 
 
 def test_an_object_store_whose_package_is_missing_is_named_with_it(tmp_path: Path) -> None:
-    plant = Plant(tmp_path, 'kind = "files"\npath = "s3://bucket/drop"', CSV)
-    with pytest.raises(PilotError, match=r"needs a package that is not installed: .*s3fs") as caught:
+    plant = Plant(tmp_path, 'kind = "files"\npath = "gs://bucket/drop"', CSV)
+    with pytest.raises(PilotError, match=r"needs a package that is not installed: .*gcsfs") as caught:
         plant.ingest()
     assert caught.value.where == "pilot.toml [sources.plant] path"
 

@@ -159,6 +159,26 @@ def no_drill(trialling: Trialling, _pairs: Pairs) -> None:
     (trialling.tiny.root / "evidence" / "drills" / "kill.json").unlink()
 
 
+def no_drill_of_the_data(trialling: Trialling, _pairs: Pairs) -> None:
+    (trialling.tiny.root / "evidence" / "drills" / "data-quality.json").unlink()
+
+
+def no_drill_of_the_delivery(trialling: Trialling, _pairs: Pairs) -> None:
+    (trialling.tiny.root / "evidence" / "drills" / "integration.json").unlink()
+
+
+def no_drill_of_the_load(trialling: Trialling, _pairs: Pairs) -> None:
+    (trialling.tiny.root / "evidence" / "drills" / "load.json").unlink()
+
+
+def failed_drill_of_the_data(trialling: Trialling, _pairs: Pairs) -> None:
+    trialling.drilled(only="data-quality", passed=False, verdict="failed", checks=[FAILED])
+
+
+def old_drill_of_the_delivery(trialling: Trialling, _pairs: Pairs) -> None:
+    trialling.drilled(ago(31), only="integration")
+
+
 def old_drill(trialling: Trialling, _pairs: Pairs) -> None:
     trialling.drilled(ago(31))
 
@@ -232,6 +252,11 @@ def undated_drill(trialling: Trialling, _pairs: Pairs) -> None:
         (too_little_to_say, "trial.quiet", "? whether signals are quiet. input-drift: inconclusive"),
         (not_in_the_report, "trial.quiet", "? whether signals are quiet. input-drift: not in the report"),
         (no_drill, "trial.drilled", "? whether a kill stops the model"),
+        (no_drill_of_the_data, "trial.drilled_data", "? whether bad data is set aside"),
+        (no_drill_of_the_delivery, "trial.drilled_integration", "? whether each decision reaches"),
+        (failed_drill_of_the_data, "trial.drilled_data", "the last drill came out failed"),
+        (no_drill_of_the_load, "trial.drilled_load", "? whether it sheds what is too much"),
+        (old_drill_of_the_delivery, "trial.drilled_integration", "longer ago than 30 days"),
         (old_drill, "trial.drilled", "longer ago than 30 days"),
         (drill_ahead, "trial.drilled", "which has not come yet"),
         (failed_drill, "trial.drilled", "the last drill came out failed"),

@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -61,7 +61,7 @@ def answers(beside: Beside, token: str, name: str) -> tuple[list[bytes], list[An
     monkeypatch.setenv("PILOT_STORE__URL", f"sqlite:///var/{name}.db")
     monkeypatch.setattr(service, "uuid", SimpleNamespace(uuid4=lambda: f"decision {next(ids)}"))
     monkeypatch.setattr(service, "now", lambda: "2026-03-01T10:00:00.000000+00:00")
-    clock = SimpleNamespace(perf_counter=lambda: 0.0, monotonic=time.monotonic)
+    clock = SimpleNamespace(monotonic=lambda: 0.0)
     monkeypatch.setattr(service, "time", clock)
     app = create_app(tiny.service(), name="dry field")
     got = []
@@ -424,8 +424,10 @@ def test_nothing_that_goes_wrong_with_it_reaches_the_caller(
         raise RuntimeError("can't start new thread")
 
     beside.service(Stand())
+    beside.put(rev=2, stage="early", champion=None, shadow_pct=0)
+    beside.decide()  # what decides has its threads
     monkeypatch.setattr(shadow.threading, "Thread", no_thread)
-    beside.put(rev=2, stage="early", champion=None)  # the fallback decides: no thread but the shadow's
+    beside.put(rev=3, stage="early", champion=None)  # the fallback decides: no thread but the shadow's
     assert [each.served_by for each in beside.decide(2)] == ["fallback"] * 2
     assert caplog.text.count("a decision was not run in shadow") == 2
 
@@ -517,15 +519,15 @@ def test_what_was_not_recorded_is_not_run_beside(
 ) -> None:
     host = Stand()
     deciding = beside.service(host)
-    record = deciding.store.record
+    record_all = deciding.store.record_all
 
-    def full(_decision: Decision) -> None:
+    def full(_decisions: Sequence[Decision]) -> None:
         raise StoreUnavailable("full", where="store", mend="Free it.")
 
-    monkeypatch.setattr(deciding.store, "record", full)
+    monkeypatch.setattr(deciding.store, "record_all", full)
     with pytest.raises(StoreUnavailable):
         beside.decide()
-    monkeypatch.setattr(deciding.store, "record", record)
+    monkeypatch.setattr(deciding.store, "record_all", record_all)
     beside.decide(reading="r-9")
     assert wait(lambda: host.asked)
     assert [each["reading"] for each in host.asked] == ["r-9"]

@@ -12,7 +12,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import narwhals as nw
 import polars as pl
 import psycopg
 import pyarrow as pa
@@ -23,11 +22,10 @@ from harness.data import extract
 from harness.data.databases import Database
 from harness.data.origin import MANIFEST, origin
 from harness.errors import CheckFailed, PilotError
-from harness.pilot import Table, load_contract
+from harness.pilot import Table
 from harness.pipeline import frames, layout, stages
 from harness.pipeline.manifest import keep
 from harness.pipeline.params import load_params
-from harness.pipeline.stages import features
 from harness.serving.proof import prove
 from harness.settings import Settings, load_settings
 from harness.simulate import Manifest, Parameters, fingerprint
@@ -83,28 +81,6 @@ def test_a_few_bad_records_are_set_aside_and_the_rest_goes_on(pilot_folder: Path
     run(settings, "ingest", "validate")
     assert pl.read_parquet(settings.path(layout.QUARANTINE)).height == 6
     assert pl.read_parquet(settings.path(layout.VALID)).height == 594
-
-
-def test_a_feature_that_the_two_engines_compute_differently_stops_the_pipeline(pilot_folder: Path) -> None:
-    settings = load_settings(pilot_folder)
-    run(settings, "ingest", "validate", "features")
-    contract = load_contract(PACKAGE)
-    wanted = {"heat": nw.col("heat").cast(nw.Float64), "hot": nw.lit(0.0)}
-    with pytest.raises(CheckFailed, match=r"'hot' is 0\.0 when served and 1\.0 when trained"):
-        features.check_parity(
-            settings.path(layout.TEST_RECORDS), settings.path(layout.TEST), contract, wanted
-        )
-
-
-def test_a_value_that_is_absent_on_one_engine_only_is_a_difference(pilot_folder: Path) -> None:
-    settings = load_settings(pilot_folder)
-    run(settings, "ingest", "validate", "features")
-    contract = load_contract(PACKAGE)
-    wanted = {"heat": nw.col("heat").fill_null(0.0).cast(nw.Float64)}
-    with pytest.raises(CheckFailed, match=r"'heat' is 0\.0 when served and nan when trained"):
-        features.check_parity(
-            settings.path(layout.TEST_RECORDS), settings.path(layout.TEST), contract, wanted
-        )
 
 
 def test_no_records_is_an_outage_and_not_a_quiet_day(pilot_folder: Path) -> None:

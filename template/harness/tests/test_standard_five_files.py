@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from standard_records import accepted
 
 from harness import pilot
+from harness.data import engine
 from harness.pilot import Amount, Choice, Contract
-from harness.pipeline import verbs
+from harness.pipeline import parity, verbs
 from harness.pipeline.params import load_params
+from harness.pipeline.stages.features import expressions
 from harness.serving.schema import frame_schema, request_model
 from harness.settings import Settings
 
@@ -50,6 +52,24 @@ def test_features_of_any_record_are_finite_or_absent(
     frame = pl.DataFrame([data.draw(accepted(contract))], schema=frame_schema(contract))
     for name, value in _features(settings, frame).row(0, named=True).items():
         assert value is None or math.isfinite(value), f"{name} is {value}"
+
+
+@hypothesis_settings(relaxed, max_examples=5)
+@given(data=st.data())
+def test_features_of_any_records_come_out_in_serving_as_in_training(
+    data: st.DataObject, settings: Settings, contract: Contract, tmp_path: Path
+) -> None:
+    backend = engine.embedded(settings)
+    records = data.draw(st.lists(accepted(contract), min_size=1, max_size=40))
+    frame = pl.DataFrame(records, schema=frame_schema(contract))
+    wanted = expressions(pilot.load_features(settings.pilot.package))
+    table = backend.create_table("drawn", frame.to_arrow(), temp=True, overwrite=True)
+    found = parity.compare(backend, table, contract, wanted, tmp_path)
+    backend.disconnect()
+    for name in wanted:
+        for row in np.flatnonzero(found.differing(name))[:1]:
+            served, trained = found.served[name][row], found.trained[name][row]
+            raise AssertionError(f"{name}: served {served}, trained {trained}, {found.records.row(row)}")
 
 
 def test_features_use_what_every_engine_computes_alike(settings: Settings) -> None:

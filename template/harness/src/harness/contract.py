@@ -142,6 +142,9 @@ class Contract:
         volume: How many records there have to be.
         fresh_within_days: How old the newest record of real data may be when it is read, by its event time;
             None for any age. An extract that goes on giving last month's file looks like that.
+        cache: How many scores a process that serves may keep and give again for a record that is the same in
+            every field, by the same model; 0 has each request scored anew. Not for a model that looks at
+            anything beside the record.
     """
 
     key: str
@@ -157,6 +160,7 @@ class Contract:
     unique: tuple[tuple[str, ...], ...] = ()
     volume: Volume = Volume()
     fresh_within_days: int | None = None
+    cache: int = 0
 
     def __post_init__(self) -> None:
         names = [f.name for f in self.fields]
@@ -173,6 +177,12 @@ class Contract:
                 f"these fields are declared twice: {', '.join(repeated)}",
                 where="contract.py",
                 mend="Keep one of each.",
+            )
+        if self.cache < 0:
+            raise PilotError(
+                f"the contract's cache is {self.cache}",
+                where="contract.py",
+                mend="Write how many scores may be kept, or 0 for none.",
             )
         if self.label in names:
             raise PilotError(

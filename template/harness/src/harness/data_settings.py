@@ -10,6 +10,23 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from harness.sections import Section
 
+# Spark would fetch what these name, from wherever they say.
+NOT_TO_FETCH = ("spark.jars.packages", "spark.jars.repositories", "spark.jars.ivySettings")
+# What harness.data.spark sets so that Spark says what DuckDB says.
+THE_STANDARDS = {
+    "spark.sql.session.timeZone": "UTC",
+    # A cast or a division that fails says so, as on DuckDB; without it there would be a null.
+    "spark.sql.ansi.enabled": "true",
+    "spark.sql.caseSensitive": "true",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    "spark.sql.parquet.inferTimestampNTZ.enabled": "true",
+    # Days before 1582 are what they are, and not what they were called then.
+    "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
+    "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
+    "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+}
+
 
 class Band(Section):
     """A number's bands in the population.
@@ -118,3 +135,42 @@ class Gap(Section):
     volume_factor: float = Field(default=20, gt=1)
     label_rate: float = Field(default=0.05, gt=0, le=1)
     distance: float = Field(default=0.1, gt=0, le=1)
+
+
+class Spark(Section):
+    """Where Spark runs, for ``engine = "spark"``.
+
+    Attributes:
+        master: Spark's master: ``local[*]`` for this machine, ``yarn``, ``k8s://https://host``,
+            ``spark://host:7077``. Empty where `spark-submit` or spark-defaults.conf says it.
+        app_name: What the application is called on the cluster; the pilot's name when empty.
+        config: Further settings of Spark's, by their own names.
+    """
+
+    master: str = "local[*]"
+    app_name: str = ""
+    config: dict[str, str | int | float | bool] = Field(default_factory=dict)
+
+    @field_validator("master")
+    @classmethod
+    def _a_session_of_its_own(cls, master: str) -> str:
+        if master.startswith("sc://"):
+            raise ValueError(
+                "Spark Connect has other types and no driver here; run `pilot run` on the cluster's driver "
+                'with master = ""'
+            )
+        return master
+
+    @field_validator("config")
+    @classmethod
+    def _allowed(cls, config: dict[str, str | int | float | bool]) -> dict[str, str | int | float | bool]:
+        for name in config:
+            if not name.startswith("spark."):
+                raise ValueError(f"'{name}' is no setting of Spark's: their names begin with spark.")
+            if name in NOT_TO_FETCH:
+                raise ValueError(
+                    f"'{name}' fetches code when a session starts: bring the files with spark.jars"
+                )
+            if name in THE_STANDARDS:
+                raise ValueError(f"'{name}' is the standard's: results hang on it")
+        return config

@@ -23,10 +23,10 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from harness.data_settings import Gap, Population, Probes
+from harness.data_settings import Gap, Population, Probes, Spark
 from harness.errors import PilotError
 from harness.sections import Section
-from harness.serving_settings import Downstream, Serving, Slo, Store
+from harness.serving_settings import Batch, Downstream, Serving, Slo, Store
 from harness.source_kinds import EMBEDDED, KINDS, CsvSource, PostgresSource, Source
 
 FILE = "pilot.toml"
@@ -55,22 +55,24 @@ class Data(Section):
     """How bulk data is handled.
 
     Attributes:
-        engine: The engine that bulk expressions run on.
+        engine: The engine that bulk expressions run on: DuckDB in this process, or Spark.
         max_bad_share: The share of records, 0 to 1, that may break the contract before the pipeline stops.
         memory_limit: DuckDB's memory limit, such as "4GB"; empty leaves DuckDB's own default.
         cycle_months: How long a business cycle is; records should cover one without a gap.
         population: Whom the system will decide about.
         probes: From where on probes warn and stop.
         gap: From where on production is worse than the pilot was.
+        spark: Where Spark runs.
     """
 
-    engine: Literal["duckdb"] = "duckdb"
+    engine: Literal["duckdb", "spark"] = "duckdb"
     max_bad_share: float = Field(default=0.05, ge=0, le=1)
     memory_limit: str = ""
     cycle_months: int = Field(default=12, ge=1, le=240)
     population: Population = Population()
     probes: Probes = Probes()
     gap: Gap = Gap()
+    spark: Spark = Spark()
 
 
 class Sandbox(Section):
@@ -195,6 +197,7 @@ class Settings(BaseSettings):
     data: Data = Data()
     sandbox: Sandbox = Sandbox()
     serving: Serving = Serving()
+    batch: Batch = Batch()
     slo: Slo = Slo()
     store: Store = Store()
     downstream: Downstream = Downstream()

@@ -38,13 +38,16 @@ def simulate(
         datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The last day of the history.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same data.")] = None,
+    next_: Annotated[
+        bool, typer.Option("--next", help="A week later: the same systems, with rows added and changed.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
 ) -> None:
     """Fill this pilot's simulated source systems, as simulation.yaml describes them."""
     from harness.data.extract import embedded_folder
     from harness.data.origin import MANIFEST
     from harness.progress import working
-    from harness.simulate import Parameters, Target, check_targets, embedded, read_specification
+    from harness.simulate import Parameters, Target, check_targets, deliver_next, embedded, read_specification
     from harness.simulate import simulate as fill
     from harness.source_kinds import CsvSource, PostgresSource
 
@@ -55,6 +58,15 @@ def simulate(
             f"[sources.{foreign[0]}] is not a simulated system, and a simulation would overwrite its data",
             where="pilot.toml",
             mend='Set url = "embedded" for a database and a path below var/ for files to simulate them.',
+        )
+    sized: dict[str, object] = {"--rows": rows, "--months": months, "--missing": missing, "--mess": mess}
+    sized |= {"--drift": drift, "--until": until, "--seed": seed, "--profile": profile if next_ else None}
+    given = [name for name, value in sized.items() if value not in (None, "pilot")]
+    if next_ and given:
+        raise PilotError(
+            f"{given[0]} is for a simulation from the beginning",
+            where="pilot simulate --next",
+            mend="Leave it out: the next delivery is of the simulation that is there.",
         )
     parameters = Parameters.of(
         profile,
@@ -85,15 +97,25 @@ def simulate(
                 targets[name] = Target("postgres", url)
             elif isinstance(source, CsvSource):
                 targets[name] = Target("csv", str(settings.path(source.path)))
-        manifest = fill(settings.path(SPEC), parameters, targets, report)
+        if next_:
+            manifest = deliver_next(settings.path(SPEC), manifest_file, targets, report)
+        else:
+            manifest = fill(settings.path(SPEC), parameters, targets, report)
     manifest.write(manifest_file)
     if as_json:
+        brought = manifest.deliveries[-1] if next_ else {}
         context.say_json(
-            {name: {"rows": made.rows, "digest": made.digest} for name, made in manifest.tables.items()}
+            {
+                name: {"rows": made.rows, "digest": made.digest}
+                | ({"delivered": brought[name].model_dump()} if name in brought else {})
+                for name, made in manifest.tables.items()
+            }
         )
         return
     for name, made in manifest.tables.items():
-        context.say(f"  {name}: {made.rows:,} rows")
+        last = manifest.deliveries[-1][name] if next_ else None
+        told = f", {last.new:,} new, {last.changed:,} changed, {last.late:,} late" if last else ""
+        context.say(f"  {name}: {made.rows:,} rows{told}")
 
 
 def _shares(text: str) -> tuple[float, float]:

@@ -22,7 +22,7 @@ from harness.errors import PilotError
 from harness.files import whole_file
 
 if TYPE_CHECKING:
-    from ibis.backends.duckdb import Backend
+    from ibis.backends.sql import SQLBackend as Backend
 
 FILE = "corrections.parquet"
 BY, AT = "_corrected_by", "_corrected_at"

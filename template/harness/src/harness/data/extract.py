@@ -31,7 +31,7 @@ from harness.files import PART
 from harness.pilot import Table
 from harness.progress import Report
 from harness.settings import Settings, without_password
-from harness.simulate import fingerprint
+from harness.simulate import Manifest, fingerprint
 from harness.simulate.digest import literal, quoted
 from harness.source_kinds import (
     EMBEDDED,
@@ -83,7 +83,7 @@ def extract(
     notes: list[str] = []
     changes: list[Change] = []
     rights: dict[str, Any] = {}
-    with _beside(folder) as beside, contextlib.closing(engine.connect(settings).con) as connection:
+    with _beside(folder) as beside, contextlib.closing(engine.embedded(settings).con) as connection:
         if not settings.data.memory_limit:
             connection.execute(f"SET memory_limit = '{MEMORY}'")
         for system in dict.fromkeys(table.system for table in tables):
@@ -325,7 +325,7 @@ def _opened(settings: Settings, system: str, source: Source) -> Iterator[Reader]
 def _identity(settings: Settings, system: str, source: Source, table: Table) -> str:
     """Tells one source from another: rows of two systems must not become versions of each other.
 
-    A simulation replaces what is in its systems, so each is a source of its own.
+    A simulation replaces what is in its systems, so each is a source of its own; a later delivery adds to it.
     """
     if isinstance(source, PostgresSource | IbisSource):
         place = without_password(source.url).partition("://")[2].rpartition("@")[2] or source.url
@@ -341,7 +341,9 @@ def _identity(settings: Settings, system: str, source: Source, table: Table) -> 
 
 def _simulation(settings: Settings) -> str:
     manifest = settings.path(MANIFEST)
-    return hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.exists() else ""
+    if not manifest.exists():
+        return ""
+    return Manifest.read(manifest).first or hashlib.sha256(manifest.read_bytes()).hexdigest()
 
 
 def _may_write(reader: Reader, system: str, tables: Sequence[Table], notes: list[str]) -> list[str] | None:

@@ -2,17 +2,22 @@
 
 DuckDB guesses how a CSV file is written, and a file that was cut off in its third line then passes for one of
 a single column. What it makes of the columns is therefore held against each file's own first line.
+
+What lies in a store is copied first. DuckDB 2.0 reads through fsspec by a seek and a read, with other threads
+in between: one read of Parquet in six failed so, and nothing says that the next would not be of other bytes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
 import re
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +25,9 @@ import duckdb
 import pyarrow as pa
 
 from harness.data.reading import BATCH_ROWS, Since, first_line
-from harness.errors import PilotError
+from harness.errors import PilotError, full
 from harness.pilot import Table
-from harness.settings import NO_DOWNLOADS, Settings
+from harness.settings import NO_DOWNLOADS, Settings, without_password
 from harness.simulate.digest import columns_of, literal, quoted
 from harness.source_kinds import CsvSource, FilesSource
 
@@ -32,6 +37,11 @@ ROW_COLUMN = "_row"
 DELIMITERS = ",;\t|"
 # The names that DuckDB gives to columns that have none of their own, or the same one twice.
 GIVEN_NAME = re.compile(r"column\d+|.+_\d+")
+S3 = re.compile(r"s3a?://", re.IGNORECASE)
+BLOCK = 8 << 20
+# The name that every other client of S3 has for it.
+OPTIONS = {"endpoint_url": "endpoint_override"}
+CONNECT_WITHIN_S = 10
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
@@ -44,16 +54,20 @@ class Drop:
         place: The folder or the address.
         store: fsspec's file system for an address; None for a folder of this machine.
         parquet: Whether a table's files are Parquet where sources.py does not name any.
+        room: Where the files of a store are copied to.
+        copied: The address of each copy, by its path.
     """
 
     system: str
     place: str
     store: Any
     parquet: bool
+    room: Path = Path()
+    copied: dict[str, str] = field(default_factory=dict)
 
     def where(self, table: Table) -> str:
         """The system and the files that were looked for."""
-        return f"{self.system}: {self.place.rstrip('/')}/{self._pattern(table)}"
+        return f"{self.system}: {without_password(self.place).rstrip('/')}/{self._pattern(table)}"
 
     def may_write(self, tables: Sequence[Table]) -> list[str] | None:
         """Nobody can be asked."""
@@ -62,8 +76,12 @@ class Drop:
     def refused(self, error: Exception, table: Table) -> PilotError | None:
         """What an error of the reader means."""
         said = str(error)
-        found = re.search(r"^\s*file ?= ?(.+)$", said, re.MULTILINE) or re.search(r'file "([^"]+)"', said)
-        where = f"{self.system}: {found[1].strip()}" if found else self.where(table)
+        for copy, address in self.copied.items():
+            said = said.replace(copy, address)
+        found = re.search(r"^\s*file ?= ?(.+)$", said, re.MULTILINE) or re.search(
+            r"file ([\"'])(.+?)\1", said
+        )
+        where = f"{self.system}: {found[found.lastindex or 1].strip()}" if found else self.where(table)
         line = re.search(r"Line: (\d+)", said)
         if "not utf-8 encoded" in said or "Invalid unicode" in said:
             return PilotError(
@@ -75,26 +93,21 @@ class Drop:
         if isinstance(error, duckdb.Error) or (isinstance(error, OSError) and error.errno is None):
             what = "CSV" if not self._is_parquet(table) else "Parquet"
             return PilotError(
-                f"the files cannot be read as {what}: {first_line(error)}",
+                f"the files cannot be read as {what}: {(said.strip() or 'no reason given').splitlines()[0]}",
                 where=where,
                 mend="Correct the files there, or the pattern in sources.py.",
             )
-        if self.store is None:
-            return None
-        return PilotError(
-            f"reading stopped: {first_line(error)}",
-            where=where,
-            mend="Bring the store back and run again; no snapshot was written.",
-        )
+        return None
 
     @contextmanager
     def batches(self, table: Table, since: Since | None) -> Iterator[pa.RecordBatchReader]:
         """The rows of all files of a table."""
-        files = self._files(table)
-        connection = duckdb.connect(config=NO_DOWNLOADS)
-        try:
+        with contextlib.ExitStack() as stack:
+            files = self._files(table)
             if self.store is not None:
-                connection.register_filesystem(self.store)
+                folder = tempfile.TemporaryDirectory(prefix="copied-", dir=self.room)
+                files = self._copied(files, Path(stack.enter_context(folder)))
+            connection = stack.enter_context(duckdb.connect(config=NO_DOWNLOADS))
             if self._is_parquet(table):
                 self._refuse_mixed_types(connection, files)
                 query = read_parquet(files)
@@ -107,8 +120,6 @@ class Drop:
             if since is not None:
                 query = f"SELECT * FROM ({query}) WHERE {since.as_sql()}"
             yield connection.sql(query).to_arrow_reader(BATCH_ROWS)
-        finally:
-            connection.close()
 
     def _pattern(self, table: Table) -> str:
         return table.files or f"{table.name}.{'parquet' if self.parquet else 'csv'}"
@@ -122,8 +133,12 @@ class Drop:
             if self.store is None:
                 found = [str(file) for file in Path(self.place).glob(pattern)]
             else:
-                whole = f"{self.store._strip_protocol(self.place).rstrip('/')}/{pattern}"
-                found = [self.store.unstrip_protocol(file) for file in self.store.glob(whole)]
+                folder = self.store._strip_protocol(self.place).rstrip("/")
+                found = [self.store.unstrip_protocol(file) for file in self.store.glob(f"{folder}/{pattern}")]
+                if not found:
+                    # A glob takes whatever goes wrong for an empty folder, a wrong credential included.
+                    with contextlib.suppress(FileNotFoundError):
+                        self.store.ls(folder)
         except Exception as error:
             raise PilotError(
                 f"the files cannot be listed: {first_line(error)}",
@@ -137,6 +152,44 @@ class Drop:
                 mend="Run `pilot simulate`, or correct the path in pilot.toml or the files in sources.py.",
             )
         return sorted(found)
+
+    def _copied(self, files: Sequence[str], folder: Path) -> list[str]:
+        """Copies of a store's files, each under its own name.
+
+        Raises:
+            PilotError: One is gone, is replaced meanwhile, or cannot be read.
+        """
+        copies = []
+        for number, address in enumerate(files):
+            copy = folder / f"{number:06}" / address.rpartition("/")[2]
+            copy.parent.mkdir()
+            try:
+                before = self.store.ukey(address)
+                with self.store.open(address, "rb") as source, copy.open("wb") as target:
+                    for block in blocks(source):
+                        target.write(block)
+                changed = self.store.ukey(address) != before
+            except Exception as error:
+                if full(error):
+                    raise
+                raise PilotError(
+                    f"reading stopped: {first_line(error)}",
+                    where=f"{self.system}: {address}",
+                    mend="Bring it back, or the right to read it, and run again; no snapshot was written.",
+                ) from error
+            if changed:
+                raise PilotError(
+                    "it was replaced while it was read",
+                    where=f"{self.system}: {address}",
+                    mend="Run again when it is written; a system had better drop files under new names.",
+                )
+            self.copied[str(copy)] = address
+            copies.append(str(copy))
+        return copies
+
+    def _named(self, file: str) -> str:
+        """The system and a file, for messages."""
+        return f"{self.system}: {self.copied.get(file, file)}"
 
     def _refuse_wrong_columns(
         self, connection: duckdb.DuckDBPyConnection, query: str, files: Sequence[str]
@@ -154,27 +207,22 @@ class Drop:
             if len(names) > 1 and not set(names) <= read:
                 raise PilotError(
                     f"its lines do not have the {len(names)} columns that its first line names",
-                    where=f"{self.system}: {file}",
+                    where=self._named(file),
                     mend="It may be cut off: have it dropped again, with as many values in each line.",
                 )
 
     def _header(self, file: str) -> list[str]:
-        with self._opened(file) as stream:
+        with gzip.open(file, "rb") if file.endswith(".gz") else Path(file).open("rb") as stream:
             text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
             first = next((line for line in text if line.strip()), "")
             if not first:
                 raise PilotError(
                     "the file is empty, without even a line of names",
-                    where=f"{self.system}: {file}",
+                    where=self._named(file),
                     mend="Have it dropped again, or take it away.",
                 )
             delimiter = max(DELIMITERS, key=first.count)
             return [name.strip() for name in next(csv.reader([first], delimiter=delimiter)) if name.strip()]
-
-    def _opened(self, file: str) -> Any:
-        if self.store is not None:
-            return self.store.open(file, "rb", compression="infer")
-        return gzip.open(file, "rb") if file.endswith(".gz") else Path(file).open("rb")
 
     def _refuse_mixed_types(self, connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> None:
         """Refuse files of one table that hold a column in different types: a union would cast one of them."""
@@ -205,22 +253,41 @@ def drop(settings: Settings, system: str, source: CsvSource | FilesSource) -> Dr
         return Drop(system, str(settings.path(source.path)), None, parquet=True)
     where = f"pilot.toml [sources.{system}] path"
     try:
-        import fsspec
+        if S3.match(source.path):
+            store = _s3(source.options)
+        else:
+            import fsspec
 
-        store, _ = fsspec.core.url_to_fs(source.path, **source.options)
+            store, _ = fsspec.core.url_to_fs(source.path, **source.options)
     except ImportError as error:
         raise PilotError(
             f"it needs a package that is not installed: {first_line(error)}",
             where=where,
-            mend="Add it to the dependencies in pyproject.toml (s3fs, gcsfs, adlfs), and run `make setup`.",
+            mend="Add it to the dependencies in pyproject.toml (gcsfs, adlfs), and run `make setup`.",
         ) from error
     except Exception as error:
         raise PilotError(
             f"it cannot be opened: {first_line(error)}",
             where=where,
-            mend="Write a folder, or an address such as s3://bucket/folder.",
+            mend="Write a folder, or an address such as s3://bucket/folder, and options that it takes.",
         ) from error
-    return Drop(system, source.path, store, parquet=True)
+    room = settings.path("var", "spill")
+    room.mkdir(parents=True, exist_ok=True)
+    return Drop(system, source.path, store, parquet=True, room=room)
+
+
+def _s3(options: Mapping[str, Any]) -> Any:
+    """S3 by Arrow's own client: s3fs asks for a botocore whose urllib3 the other packages exclude."""
+    from fsspec.implementations.arrow import ArrowFSWrapper
+    from pyarrow.fs import S3FileSystem
+
+    given = {OPTIONS.get(name, name): value for name, value in options.items()}
+    return ArrowFSWrapper(S3FileSystem(**{"connect_timeout": CONNECT_WITHIN_S, **given}))
+
+
+def blocks(stream: Any) -> Iterator[bytes]:
+    """What a stream holds, block by block."""
+    return iter(lambda: stream.read(BLOCK), b"")
 
 
 def read_files(files: Sequence[str]) -> str:

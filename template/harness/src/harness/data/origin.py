@@ -16,9 +16,11 @@ from typing import Literal
 from harness.data import engine, snapshot
 from harness.data.filedrops import FILE_COLUMN, ROW_COLUMN
 from harness.data.snapshot import Part
+from harness.data.versions import PART_COLUMN
 from harness.pilot import Table
 from harness.settings import Settings
 from harness.simulate import Fingerprint, Manifest, fingerprint
+from harness.simulate.digest import literal, quoted
 
 MANIFEST = Path("var", "sources", "simulated.json")
 
@@ -41,7 +43,7 @@ class Origin:
 
 def origin(settings: Settings, tables: Sequence[Table], folder: Path) -> Origin:
     """Compare a snapshot with what the simulator made and with the declared samples."""
-    backend = engine.connect(settings)
+    backend = engine.embedded(settings)
     parts = {table.name: snapshot.parts(folder / table.name) for table in tables}
     found = {}
     for name, received in snapshot.tables(backend, tables, folder).items():
@@ -54,22 +56,45 @@ def origin(settings: Settings, tables: Sequence[Table], folder: Path) -> Origin:
     if digest in settings.sandbox.samples:
         return Origin("sample", digest, rows)
     manifest = settings.path(MANIFEST)
-    if manifest.exists() and Manifest.read(manifest).tables == _given(tables, parts, found):
+    if manifest.exists() and _simulated(settings, Manifest.read(manifest), tables, parts, found):
         return Origin("simulated", digest, rows)
     return Origin("real", digest, rows)
 
 
-def _given(
-    tables: Sequence[Table], parts: Mapping[str, Sequence[Part]], found: Mapping[str, Fingerprint]
-) -> dict[str, Fingerprint | None]:
-    """What the sources gave, for a comparison with what the simulator made.
+def _simulated(
+    settings: Settings,
+    made: Manifest,
+    tables: Sequence[Table],
+    parts: Mapping[str, Sequence[Part]],
+    found: Mapping[str, Fingerprint],
+) -> bool:
+    """Whether what the sources gave is what the simulator made.
 
-    A table with a watermark no longer holds what came twice; its one whole read says of itself what it was.
-    What came later, the simulator did not make.
+    A table with a watermark no longer holds what came twice: its one whole read says of itself what it was,
+    and of several reads all different rows are held against all different rows of all deliveries.
     """
-    given: dict[str, Fingerprint | None] = {}
+    if set(made.tables) != {table.name for table in tables}:
+        return False
     for table in tables:
-        kept = parts[table.name]
-        once = kept[0].about.digest if len(kept) == 1 else None
-        given[table.name] = (Fingerprint(*once) if once else None) if table.incremental else found[table.name]
-    return given
+        kept, name = parts[table.name], table.name
+        if not table.incremental:
+            same = found[name] == made.tables[name]
+        elif len(kept) == 1:
+            once = kept[0].about.digest
+            same = once is not None and Fingerprint(*once) == made.tables[name]
+        else:
+            same = name in made.distinct and _distinct(settings, kept) == made.distinct[name]
+        if not same:
+            return False
+    return True
+
+
+def _distinct(settings: Settings, kept: Sequence[Part]) -> Fingerprint:
+    backend = engine.connect(settings)
+    files = ", ".join(literal(str(part.file)) for part in kept)
+    place = [name for name in (FILE_COLUMN, ROW_COLUMN) if name in kept[0].columns]
+    left_out = ", ".join(map(quoted, (PART_COLUMN, *place)))
+    rows = f"SELECT DISTINCT * EXCLUDE ({left_out}) FROM read_parquet([{files}], union_by_name = true)"
+    made = fingerprint(backend.con, f"({rows})")
+    backend.disconnect()
+    return made

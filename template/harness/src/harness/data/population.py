@@ -37,7 +37,7 @@ def represented(records: ir.Table, contract: Contract, declared: Population) -> 
     row = records.aggregate(**wanted).to_pyarrow().to_pylist()[0]
     found = {}
     for name, each in bins.items():
-        shares = _shares(declared, name)
+        shares = shares_of(declared, name)
         labels = each.labels if each.values is None else (*each.values, "(others)")
         found[name] = compare(labels, shares, counted(row, each, name).counts, declared.max_distance)
     return found
@@ -53,7 +53,7 @@ def compare(
     pairs = [(max(p, least), max(q, least)) for p, q in zip(shares, found, strict=True) if p or q]
     return Represented(
         labels=tuple(labels),
-        declared=tuple(round(share, 9) for share in shares),
+        declared=tuple(shares),
         found=tuple(round(share, 9) for share in found),
         distance=round(distance(shares, found), 9),
         psi=round(sum((p - q) * math.log(p / q) for p, q in pairs), 9),
@@ -68,11 +68,11 @@ def distance(left: Sequence[float], right: Sequence[float]) -> float:
     return sum(abs(p - q) for p, q in zip(left, right, strict=True)) / 2
 
 
-def _shares(declared: Population, name: str) -> list[float]:
+def shares_of(declared: Population, name: str) -> list[float]:
     """The declared shares, as parts of one; nothing is declared of other categories."""
     shares: Mapping[str, float] | None = declared.shares.get(name)
     values = [*shares.values(), 0.0] if shares is not None else list(declared.bands[name].shares)
-    return [value / sum(values) for value in values]
+    return [round(value / sum(values), 9) for value in values]
 
 
 def _check(contract: Contract, declared: Population) -> None:

@@ -22,11 +22,10 @@ import pyarrow.parquet as pq
 from harness.data.versions import PART_COLUMN, newest
 from harness.errors import PilotError
 from harness.pilot import Table
-from harness.simulate.digest import literal
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
-    from ibis.backends.duckdb import Backend
+    from ibis.backends.sql import SQLBackend as Backend
 
 METADATA = b"pilot"
 LAYOUT = 1
@@ -223,12 +222,8 @@ def tables(backend: Backend, declared: Sequence[Table], snapshot: Path) -> dict[
 
 
 def _received(backend: Backend, table: Table, found: Sequence[Part]) -> ir.Table:
-    files = ", ".join(literal(str(part.file)) for part in found)
-    name = f"raw_{table.name}"
-    backend.raw_sql(
-        f'CREATE OR REPLACE VIEW "{name}" AS SELECT * FROM read_parquet([{files}], union_by_name = true)'
-    )
-    read = backend.table(name)
+    files = [str(part.file) for part in found]
+    read = backend.read_parquet(files, table_name=f"raw_{table.name}", union_by_name=True)
     if not table.incremental:
         return read
     if not any(part.about.counts.changed for part in found):

@@ -75,7 +75,7 @@ def again(settings: Settings, contract: Contract) -> Again:
         PilotError: There is no quarantine, or it is of another contract.
     """
     file = _quarantine(settings)
-    backend = engine.connect(settings)
+    backend = engine.embedded(settings)
     records = backend.read_parquet(file, table_name="aside").drop(checks.REASONS)
     checks.check_schema(records, contract)
     quality, _, _ = checks.check(records, contract)

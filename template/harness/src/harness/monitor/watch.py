@@ -158,7 +158,7 @@ def look(settings: Settings, now: datetime, report: Report) -> Watch:
         for number, (role, digest) in enumerate(models):
             report(f"{role} {digest[:12]}", (number + 0.2) / len(models))
             reference = load_reference(settings.path(settings.serving.models, digest))
-            counted = count_windows(engine.connect(settings), store, reference, digest, spans, received)
+            counted = count_windows(engine.embedded(settings), store, reference, digest, spans, received)
             measured = _own(settings, document, digest, store, spans)
             problems |= _of_no_signal(document, measured)
             signals = judge(document, reference, counted, measured)

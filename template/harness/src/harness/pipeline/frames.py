@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import narwhals as nw
 import numpy as np
 import polars as pl
@@ -17,6 +19,16 @@ def beside(contract: Contract) -> dict[str, nw.Expr]:
         layout.LABEL: nw.col(contract.label).cast(nw.Float64),
         layout.TIME: nw.col(contract.event_time),
     }
+
+
+def served(records: pl.DataFrame, wanted: Mapping[str, nw.Expr]) -> pl.DataFrame:
+    """The features of records as a service computes them, whether of one or of a batch.
+
+    Args:
+        records: The contract's fields, as ``frame_schema`` types them.
+        wanted: Each feature, a double.
+    """
+    return nw.to_native(nw.from_native(records).select(**wanted))
 
 
 def only_features(frame: pl.DataFrame) -> pl.DataFrame:

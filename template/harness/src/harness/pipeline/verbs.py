@@ -53,6 +53,20 @@ def untested(expression: nw.Expr) -> Iterator[str]:
                 yield from untested(part)
 
 
+def reads(expression: nw.Expr) -> tuple[str, ...]:
+    """The fields that an expression is made of, each once; none where it is made of none by name."""
+    found: dict[str, None] = {}
+    for node in expression._nodes:
+        if node.name == "col":
+            found |= dict.fromkeys(node.kwargs["names"])
+        for part in node.exprs:
+            if isinstance(part, nw.Expr):
+                found |= dict.fromkeys(reads(part))
+            elif isinstance(part, str) and not node.str_as_lit:
+                found[part] = None
+    return tuple(found)
+
+
 def check(wanted: Mapping[str, Any]) -> None:
     """Refuse features that are written with anything else.
 

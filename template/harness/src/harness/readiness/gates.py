@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from harness.governance.checks import RULES
 from harness.governance.rules import Rule
-from harness.readiness import control, evidence, trial
+from harness.readiness import control, data, evidence, trial
 from harness.readiness.case import Requirement
 
-EVIDENCE: tuple[Requirement, ...] = evidence.REQUIREMENTS
+EVIDENCE: tuple[Requirement, ...] = (*evidence.REQUIREMENTS, *data.REQUIREMENTS)
 DOCUMENTS: tuple[Rule, ...] = RULES
 CONTROL: tuple[Requirement, ...] = control.REQUIREMENTS
 TRIAL: tuple[Requirement, ...] = trial.REQUIREMENTS

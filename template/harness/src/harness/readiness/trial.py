@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
 from harness.control import STAGES
@@ -19,7 +19,13 @@ from harness.rollout.standing import SLACK, SPANNED, Unclear
 from harness.rollout.statistics import at_least, refuted
 from harness.rollout.trial import Since, Trial
 
-DRILL_AGAIN = "Run `pilot drill kill`, and commit what it wrote."
+DRILL_AGAIN = "Run `pilot drill {name}`, and commit what it wrote."
+DRILLS = (
+    ("trial.drilled", "kill", "platform", "whether a kill stops the model"),
+    ("trial.drilled_data", "data-quality", "data", "whether bad data is set aside or stops the pipeline"),
+    ("trial.drilled_integration", "integration", "platform", "whether each decision reaches its consumer"),
+    ("trial.drilled_load", "load", "platform", "whether it sheds what is too much"),
+)
 DRILL_EVERY = timedelta(days=30)
 RECENT = timedelta(days=4)
 """Longer without a decision than over a long weekend, and the figures are of the past."""
@@ -171,27 +177,32 @@ def _quiet(case: Case) -> Iterator[Problem]:
         )
 
 
-def _drilled(case: Case) -> Iterator[Problem]:
-    where = drilled.path("kill").as_posix()
-    try:
-        found = drilled.read(case.root, "kill")
-    except PilotError as error:
-        raise Unknown(f"whether a kill stops the model: {where}: {error.what}", DRILL_AGAIN) from error
-    slot = case.state.challenger if case.state else None
-    on_trial = slot.digest if slot else ""
-    other = [name for name, tree in found.trees.items() if tree != case.committed_tree(name)]
-    if not found.passed:
-        yield Problem(where, f"the last drill came out {found.verdict}")
-    elif found.produced_at > case.now + SLACK:
-        yield Problem(where, f"it is dated {found.produced_at:%Y-%m-%d}, which has not come yet")
-    elif case.now - found.produced_at > DRILL_EVERY:
-        told = f"it is of {found.produced_at:%Y-%m-%d}, longer ago than {DRILL_EVERY.days} days"
-        yield Problem(where, told)
-    elif other or set(found.trees) != set(TREES):
-        yield Problem(where, f"it was drilled with other code: {', '.join(other) or 'not said which'}")
-    elif found.model != on_trial:
-        told = f"model {found.model[:12]} was drilled, and {on_trial[:12] or 'none'} is on trial"
-        yield Problem(where, told)
+def _drilled(name: str, question: str) -> Callable[[Case], Iterator[Problem]]:
+    """Asks whether a drill passed lately, with the code that is there and the model on trial."""
+    where = drilled.path(name).as_posix()
+
+    def ask(case: Case) -> Iterator[Problem]:
+        try:
+            found = drilled.read(case.root, name)
+        except PilotError as error:
+            raise Unknown(f"{question}: {where}: {error.what}", DRILL_AGAIN.format(name=name)) from error
+        slot = case.state.challenger if case.state else None
+        on_trial = slot.digest if slot else ""
+        other = [name for name, tree in found.trees.items() if tree != case.committed_tree(name)]
+        if not found.passed:
+            yield Problem(where, f"the last drill came out {found.verdict}")
+        elif found.produced_at > case.now + SLACK:
+            yield Problem(where, f"it is dated {found.produced_at:%Y-%m-%d}, which has not come yet")
+        elif case.now - found.produced_at > DRILL_EVERY:
+            told = f"it is of {found.produced_at:%Y-%m-%d}, longer ago than {DRILL_EVERY.days} days"
+            yield Problem(where, told)
+        elif other or set(found.trees) != set(TREES):
+            yield Problem(where, f"it was drilled with other code: {', '.join(other) or 'not said which'}")
+        elif found.model != on_trial:
+            told = f"model {found.model[:12]} was drilled, and {on_trial[:12] or 'none'} is on trial"
+            yield Problem(where, told)
+
+    return ask
 
 
 def _shadowed(trial: Trial, since: Since = "entered") -> Summary:
@@ -217,5 +228,8 @@ REQUIREMENTS = (
     Requirement("trial.guardrails", "broad", "model", WORSE, _guarded),
     Requirement("trial.shares", "broad", "platform", "Find out which entities are missing.", _shares),
     Requirement("trial.quiet", "early", "model", "docs/runbook.md says what to do.", _quiet),
-    Requirement("trial.drilled", "early", "platform", DRILL_AGAIN, _drilled),
+    *(
+        Requirement(check, "early", role, DRILL_AGAIN.format(name=name), _drilled(name, question))
+        for check, name, role, question in DRILLS
+    ),
 )

@@ -317,7 +317,7 @@ async def _unforeseen(_request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(
         {"error": "unforeseen", "detail": f"{type(error).__name__}; the service's log says where"},
         status_code=500,
-        headers={**PLAIN, **followed.followed().headers()},
+        headers={**PLAIN, followed.NAME: followed.followed().request_id},
     )
 
 

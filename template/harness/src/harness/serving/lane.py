@@ -83,7 +83,7 @@ class Lane:
         self._inside = 0
         self._most = terms.in_flight * terms.batch
         self._size = 1
-        self._each_s = 0.0
+        self._call_s = 0.0
         self._calls: SimpleQueue[Call | _Load | None] = SimpleQueue()
         self._process: ModelProcess | None = None
         self._failed: tuple[float, PilotError] | None = None
@@ -125,8 +125,7 @@ class Lane:
         with self._lock:
             if self._inside >= self._most:
                 raise Busy
-            waits_s = self._inside * self._each_s
-            if self._inside > self._size and waits_s > SHRINKS_ABOVE * self._terms.budget_s:
+            if self._inside > self._size and self._waits_s() > SHRINKS_ABOVE * self._terms.budget_s:
                 raise Overloaded
             call.ticket = self._breaker.ask()
             self._inside += 1
@@ -302,7 +301,12 @@ class Lane:
             self._size = max(1, records // 2)
         elif records >= self._size and seconds <= GROWS_BELOW * budget_s:
             self._size = min(self._terms.batch, 2 * self._size)
-        self._each_s += LEARNS * (seconds / records - self._each_s)
+        self._call_s += LEARNS * (seconds - self._call_s)
+
+    def _waits_s(self) -> float:
+        """How long one more would wait; while calls are quick, more and more go together."""
+        quick = self._call_s <= GROWS_BELOW * self._terms.budget_s
+        return self._inside // (self._terms.batch if quick else self._size) * self._call_s
 
     def _refuse(self, calls: Sequence[Call], error: BaseException) -> None:
         for call in calls:

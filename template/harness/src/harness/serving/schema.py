@@ -18,7 +18,7 @@ from pydantic import (
 
 from harness import pilot
 from harness.pilot import Choice, Contract, FieldType
-from harness.serving.columns import frame_schema as frame_schema
+from harness.pipeline.columns import frame_schema as frame_schema
 from harness.store import Outcome
 
 KNOWN_AT = "known_at"

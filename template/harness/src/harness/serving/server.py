@@ -17,6 +17,7 @@ from harness.pilot import Contract
 from harness.serving.access import Access
 from harness.serving.breaker import Rule
 from harness.serving.confined import lacking
+from harness.serving.explaining import Explaining
 from harness.serving.host import ModelHost
 from harness.serving.limits import Limits
 from harness.serving.metrics import Metrics
@@ -30,6 +31,7 @@ from harness.store import DecisionStore, Outbox, ShadowStore, put
 
 # Of an address that is not known it is supposed that everybody reaches it.
 UNKNOWN = "0.0.0.0"
+EXPLAINS_WITHIN_S = 60.0
 
 
 def build_service(settings: Settings, *, host: str | None = None) -> Service:
@@ -72,6 +74,9 @@ def build_service(settings: Settings, *, host: str | None = None) -> Service:
         variables=settings.serving.model_environment,
         shadow=shadowing(settings, contract, control, store, metrics),
         metrics=metrics,
+        explaining=Explaining(
+            lambda: explaining_host(settings), store, may_run=lambda: not _stopped(control)
+        ),
     )
 
 
@@ -117,6 +122,27 @@ def shadow_host(settings: Settings, started: Callable[[], None]) -> ModelHost:
     )
 
 
+def explaining_host(settings: Settings) -> ModelHost:
+    """Where reasons are computed that found no time: behind all others for the processor, and in no hurry."""
+    return ModelHost(
+        settings.path(settings.serving.models),
+        reasons=settings.serving.reasons,
+        in_flight=1,
+        budget_s=EXPLAINS_WITHIN_S,
+        limits=Limits(nice=10),
+        variables=settings.serving.model_environment,
+        beside=True,
+    )
+
+
+def _stopped(control: Control) -> bool:
+    try:
+        state = control.state()
+    except StateUnreadable:
+        return True
+    return state is None or state.latched or control.killed()
+
+
 @dataclass(frozen=True)
 class Prepared:
     """What a process needs to serve, before it listens.
@@ -137,6 +163,7 @@ class Prepared:
             self.service.model_state(wait_s=LOAD_WITHIN_S)
         except StateUnreadable as error:
             logging.getLogger("harness.serving").error("the fallback decides: %s", error)
+        self.service.explain()
 
 
 def prepare(settings: Settings, host: str | None) -> Prepared:

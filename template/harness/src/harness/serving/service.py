@@ -18,19 +18,20 @@ from pathlib import Path
 from typing import Any
 
 from harness.control import Arm, Control, Permission, Why
-from harness.errors import PilotError
-from harness.pilot import Choice, Contract, FallbackFile
+from harness.pilot import Choice, Contract, FallbackFile, Reason
 from harness.serving import followed, tracing
 from harness.serving.access import Access
 from harness.serving.admission import Asked, Fallbacks, Outcome, Recorder, overloaded
-from harness.serving.breaker import BreakerOpen, Rule
-from harness.serving.calls import Busy, Overloaded, TooSlow
-from harness.serving.host import Call, ModelDied, ModelHost
+from harness.serving.breaker import Rule
+from harness.serving.cached import Scores
+from harness.serving.explaining import Explaining
+from harness.serving.host import Call, ModelHost
 from harness.serving.logs import FIELDS, failed
 from harness.serving.metrics import Metrics
-from harness.serving.scored import Scored, ScoreInvalid, plain
+from harness.serving.scored import Scored, plain
 from harness.serving.shadow import Shadow
 from harness.serving.underway import Underway
+from harness.serving.why import RealData, why_of
 from harness.store import Decision, DecisionStore, IdempotencyConflict
 from harness.store.database import now
 
@@ -42,10 +43,6 @@ WAIT_FOR_MODELS_S = 10.0
 
 class FallbackFailed(Exception):
     """The fallback could not decide; there is no decision, and never the model's instead."""
-
-
-class _RealData(Exception):
-    """A model of real data, which does not decide in the sandbox."""
 
 
 class Service:
@@ -70,6 +67,7 @@ class Service:
         breaker: Rule = Rule(),  # noqa: B008 - frozen
         variables: Sequence[str] = (),
         shadow: Shadow,
+        explaining: Explaining,
         metrics: Metrics,
     ) -> None:
         self.metrics = metrics
@@ -80,6 +78,7 @@ class Service:
         self.underway = Underway()
         self._fallback = fallback
         self._shadow = shadow
+        self._explaining = explaining
         self.host = ModelHost(
             models,
             reasons=reasons,
@@ -139,12 +138,53 @@ class Service:
         slots = [] if state is None else [slot for slot in (state.champion, state.challenger) if slot]
         return {slot.digest: self.host.state(slot.digest, wait_s=wait_s) for slot in slots}
 
+    def explain(self) -> None:
+        """Give the reasons that an earlier service did not get to, beside everything else."""
+        self._explaining.look()
+
+    def permission(self, entity: str) -> Permission:
+        """Who decides for an entity right now, as every decision of this service asks it."""
+        return self._permission(entity)
+
+    def sandbox(self, stage: str) -> bool:
+        """Whether a decision of that stage is about nothing real."""
+        return self._sandbox(stage)
+
+    def refused(self, permission: Permission) -> bool:
+        """Whether the model that is assigned is one of real data, which does not decide in the sandbox.
+
+        Raises:
+            PilotError: Its package is missing.
+        """
+        digest = permission.digest
+        return (
+            digest is not None
+            and permission.stage == "sandbox"
+            and self.host.manifest(digest).origin == "real"
+        )
+
+    def fall_back(self, record: Mapping[str, Any]) -> tuple[str | float, tuple[Reason, ...]]:
+        """What the fallback decides, and why.
+
+        Raises:
+            FallbackFailed: It raised, or decided what the contract's decision cannot take.
+        """
+        try:
+            return self._said_by_fallback(record)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            failed("the fallback failed", error)
+            raise FallbackFailed(type(error).__name__) from error
+
     def close(self) -> None:
         """End the models' processes, and those beside, and let go of the store."""
         self._shadow.close()
+        self._explaining.close()
         self.host.close()
         self._fallbacks.close()
         self._recorder.close()
+        self._begin()
         self.store.close()
         self.metrics.close()
 
@@ -155,6 +195,11 @@ class Service:
 
     def start_anew(self) -> None:
         """Nothing waits, as after a fork: threads do not come along."""
+        self._explaining.start_anew()
+        self._scores = Scores(self.contract.cache)
+        self._begin()
+
+    def _begin(self) -> None:
         self._recorder = Recorder(self._record_all, self._decision, self._recorded)
         self._fallbacks = Fallbacks(
             self._by_fallback, self._late, within_s=self._fallback_s, budget_s=self._budget_s
@@ -209,11 +254,16 @@ class Service:
             self._leave(asked, permission, permission.why)
             return
         try:
-            if permission.stage == "sandbox" and self.host.manifest(permission.digest).origin == "real":
-                raise _RealData
-            self.host.put(permission.digest, Call(record, self._scored, asked))
+            if self.refused(permission):
+                raise RealData
+            known = self._scores.find(permission.digest, record)
+            if known is None:
+                self.host.put(permission.digest, Call(record, self._scored, asked))
         except Exception as error:
-            self._leave(asked, permission, _why(error))
+            self._leave(asked, permission, why_of(error))
+        else:
+            if known is not None:
+                self._by_model(asked, known)
 
     def _scored(self, answers: Sequence[tuple[Call, Scored | BaseException]]) -> None:
         """Take what the model said of records that were scored together."""
@@ -221,23 +271,24 @@ class Service:
         for call, answer in answers:
             asked: Asked = call.about
             self._answered(asked, call, answer, now)
-            if not isinstance(answer, Scored):
+            if isinstance(answer, Scored):
+                self._scores.keep(asked.permission.digest or "", asked.record, answer)
+                self._by_model(asked, answer)
+            else:
                 with followed.on(asked.by):
-                    why = _why(answer)
+                    why = why_of(answer)
                 self._leave(asked, asked.permission, why)
-                continue
-            # Scoring takes time in which somebody may have stopped the model; what is in force now counts.
-            asked.passage.enter()
-            after = self._permission(asked.entity)
-            if after.digest != asked.permission.digest:
-                why = after.why if after.arm is Arm.FALLBACK else Why.MODEL_REPLACED
-                self._leave(asked, after, why)
-                continue
-            self._recorder.enter(asked)
-            outcome = Outcome(
-                after, Why.ASSIGNED, answer.decision, answer.reasons, answer.score, answer.pending
-            )
-            self._recorder.put(asked, outcome)
+
+    def _by_model(self, asked: Asked, said: Scored) -> None:
+        # Scoring takes time in which somebody may have stopped the model; what is in force now counts.
+        asked.passage.enter()
+        after = self._permission(asked.entity)
+        if after.digest != asked.permission.digest:
+            self._leave(asked, after, after.why if after.arm is Arm.FALLBACK else Why.MODEL_REPLACED)
+            return
+        self._recorder.enter(asked)
+        outcome = Outcome(after, Why.ASSIGNED, said.decision, said.reasons, said.score, said.pending)
+        self._recorder.put(asked, outcome)
 
     def _leave(self, asked: Asked, permission: Permission, why: Why) -> None:
         """Leave a request to the fallback, where that has a place for it."""
@@ -252,9 +303,7 @@ class Service:
 
     def _by_fallback(self, asked: Asked) -> None:
         try:
-            answer = self._fallback.decide(asked.record)
-            decision = self._allowed(answer.decision)
-            reasons = tuple(plain(reason) for reason in answer.reasons)
+            decision, reasons = self._said_by_fallback(asked.record)
         except BaseException as error:  # sys.exit() in a library is a failure like any other
             if asked.claim():
                 with followed.on(asked.by):
@@ -272,7 +321,7 @@ class Service:
 
     def _decision(self, asked: Asked, outcome: Outcome) -> Decision:
         permission = outcome.permission
-        return Decision(
+        made = Decision(
             decision_id=str(uuid.uuid4()),
             decided_at=asked.decided_at,
             record_key=str(asked.record[self.contract.key]),
@@ -293,6 +342,7 @@ class Service:
             reasons_pending=outcome.pending,
             idempotency_key=asked.key,
         )
+        return made
 
     def _answered(self, asked: Asked, call: Call, answer: Scored | BaseException, now: float) -> None:
         """Take down how long a request waited for its model, and how long that took."""
@@ -340,8 +390,14 @@ class Service:
         )
         followed.remember(own.decision_id)
         self.metrics.decided(own, now - asked.started)
+        if own.reasons_pending:
+            self._explaining.look()
         if outcome.permission.shadow is not None:
             self._shadow.offer(own, outcome.permission.shadow)
+
+    def _said_by_fallback(self, record: Mapping[str, Any]) -> tuple[str | float, tuple[Reason, ...]]:
+        answer = self._fallback.decide(record)
+        return self._allowed(answer.decision), tuple(plain(reason) for reason in answer.reasons)
 
     def _allowed(self, decision: str | float) -> str | float:
         declared = self.contract.decision
@@ -362,29 +418,3 @@ def _forked() -> None:
 
 
 os.register_at_fork(after_in_child=_forked)
-
-
-def _why(error: BaseException) -> Why:
-    """What to record of a model that did not answer; what the model did wrong is logged besides."""
-    match error:
-        case _RealData():
-            return Why.REAL_DATA_IN_SANDBOX
-        case PilotError():
-            return Why.MODEL_UNAVAILABLE
-        case BreakerOpen():
-            return Why.BREAKER_OPEN
-        case Busy():
-            return Why.MODEL_BUSY
-        case Overloaded():
-            return Why.OVERLOADED
-        case TooSlow():
-            log.error("the model took longer than its budget")
-            return Why.MODEL_TOO_SLOW
-        case ScoreInvalid():
-            failed("the model gave no valid score", error)
-            return Why.SCORE_INVALID
-        case ModelDied():
-            failed("the model died", error)
-            return Why.MODEL_DIED
-    failed("the model failed", error)
-    return Why.MODEL_FAILED

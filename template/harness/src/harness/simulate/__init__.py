@@ -7,7 +7,7 @@ from harness.simulate.deliver import Target
 from harness.simulate.digest import Fingerprint, csv_relation, fingerprint
 from harness.simulate.manifest import Manifest
 from harness.simulate.parameters import PROFILES, Parameters
-from harness.simulate.run import check_targets, simulate
+from harness.simulate.run import check_targets, deliver_next, simulate
 from harness.simulate.spec import read_specification
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Target",
     "check_targets",
     "csv_relation",
+    "deliver_next",
     "fingerprint",
     "read_specification",
     "simulate",

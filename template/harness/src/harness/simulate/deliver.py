@@ -62,6 +62,7 @@ class Delivery:
         query: What the system holds; the columns ``row``, ``year``, ``copy`` and ``again`` give the order.
         last_row: The highest row number, plus one.
         where: The file and key, for messages.
+        after: How many rows the table has to have by now; None to make it anew.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Delivery:
     query: str
     last_row: int
     where: str
+    after: int | None = None
 
     def columns(self) -> list[str]:
         """The columns that the system gets."""
@@ -93,7 +95,10 @@ class Postgres:
         tally = Tally(names)
         portion = self._folder / "portion.csv"
         try:
-            self._create(world, delivery)
+            if delivery.after is None:
+                self._create(world, delivery)
+            else:
+                self._refuse_another(delivery, delivery.after)
             for first in range(0, max(delivery.last_row, 1), PORTION):
                 world.execute(
                     f"create or replace temp table portion as select * from ({delivery.query})"
@@ -146,6 +151,17 @@ class Postgres:
                 f"the database has a table '{delivery.name}' that was not simulated, and it stays as it is",
                 where=delivery.where,
                 mend="Give the simulation a database of its own.",
+            )
+
+    def _refuse_another(self, delivery: Delivery, rows: int) -> None:
+        self._refuse_real(delivery)
+        name = sql.Identifier(delivery.name)
+        found = self._connection.execute(sql.SQL("select count(*) from {}").format(name)).fetchone()
+        if found is None or found[0] != rows:
+            raise PilotError(
+                f"the table has {found[0] if found else 0:,} rows, and the last delivery left {rows:,}",
+                where=delivery.where,
+                mend="Begin anew: `pilot simulate`.",
             )
 
     def _copy(self, name: str, listed: str, portion: Path) -> None:

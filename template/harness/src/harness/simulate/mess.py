@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from harness.simulate.digest import quoted
 from harness.simulate.parameters import Parameters
 from harness.simulate.spec import Column, Table
-from harness.simulate.world import World
+from harness.simulate.world import World, born_of
 
 _DATES = {"iso": "%Y-%m-%d", "german": "%d.%m.%Y", "us": "%m/%d/%Y"}
 
@@ -14,14 +16,16 @@ _CASING = 0.5
 _BLANKS = 0.3
 
 
-def untidy(world: World, name: str, table: Table, parameters: Parameters) -> str:
-    """The query for what the system holds of a table; ``row``, ``year``, ``copy``, ``again`` order it.
+def untidy(world: World, name: str, table: Table, parameters: Parameters, delivery: int = 0) -> str:
+    """The query for what a delivery brings of a table; ``row``, ``year``, ``copy``, ``again`` order it.
 
     Raises:
         PilotError: An expression of the duplicates is not valid; names the key.
     """
     world.functions_of(name)
-    source = _with_near_duplicates(world, name, table, parameters.mess)
+    source = _with_near_duplicates(world, name, table, parameters.mess, _rows(world, name, table, delivery))
+    if delivery:
+        source = f"{source} union all by name {_changed(world, name, table, delivery)}"
     types = {row[0]: str(row[1]) for row in world.connection.execute(f"describe {source}").fetchall()}
     columns = ", ".join(
         f"{_value(world, source, f'tables.{name}.columns.{column}', declared, types[column], parameters)}"
@@ -33,16 +37,54 @@ def untidy(world: World, name: str, table: Table, parameters: Parameters) -> str
     return f"select *, 0 as again from ({once}) union all select *, 1 as again from ({once}) where {exact}"
 
 
-def _with_near_duplicates(world: World, name: str, table: Table, mess: float) -> str:
-    query = f"select *, 0 as copy from {quoted(name)}"
+def _rows(world: World, name: str, table: Table, delivery: int) -> str:
+    """The rows that come for the first time, the late ones among them."""
+    if not delivery:
+        return quoted(name)
+    born = f"from {born_of(name)} where delivery = {delivery}"
+    rows = f"(from {quoted(name)} semi join ({born}) using (row, year))"
+    if not table.next.late:
+        return rows
+    changes = _changes(world, f"from {rows}", table.next.delay, f"tables.{name}.next.delay")
+    late = _drawn("late", table.next.late, delivery)
+    return (
+        f"(select * from {rows} where not {late}"
+        f" union all by name select * replace ({changes}) from {rows} where {late})"
+    )
+
+
+def _changed(world: World, name: str, table: Table, delivery: int) -> str:
+    """The rows that were there and come again, changed."""
+    born = f"from {born_of(name)} where delivery = {delivery}"
+    there = f"(from {quoted(name)} anti join ({born}) using (row, year))"
+    if not table.next.changed:
+        return f"select *, 0 as copy from {there} where false"
+    changes = _changes(world, f"from {there}", table.next.change, f"tables.{name}.next.change")
+    newest = f" and year = (select max(year) from {quoted(name)})" if table.files else ""
+    return (
+        f"select * replace ({changes}), {1 + delivery} as copy from {there}"
+        f" where {_drawn('changed', table.next.changed, delivery)}{newest}"
+    )
+
+
+def _changes(world: World, query: str, change: Mapping[str, str], key: str) -> str:
+    return ", ".join(
+        f"(\n{world.check(query, sql, f'{key}.{column}')}\n) as {quoted(column)}"
+        for column, sql in change.items()
+    )
+
+
+def _drawn(salt: str, share: float, delivery: int) -> str:
+    return f"noise(row, year, 0, '{salt} {delivery}') < {share!r}"
+
+
+def _with_near_duplicates(world: World, name: str, table: Table, mess: float, rows: str) -> str:
+    query = f"select *, 0 as copy from {rows}"
     near = table.duplicates.near
     if near is None:
         return query
     key = f"tables.{name}.duplicates.near.change"
-    changes = ", ".join(
-        f"(\n{world.check(query, sql, f'{key}.{column}')}\n) as {quoted(column)}"
-        for column, sql in near.change.items()
-    )
+    changes = _changes(world, query, near.change, key)
     chosen = _noise("near copy", repr(near.share * mess))
     return f"{query} union all by name select * replace (1 as copy, {changes}) from ({query}) where {chosen}"
 

@@ -145,6 +145,26 @@ class Files(_Part):
         return self.name.replace("{year}", "*")
 
 
+class Next(_Part):
+    """What each later delivery brings. In its expressions ``before()`` is the last day of the one before.
+
+    Attributes:
+        new: How many rows are added; with ``each``, those are that ``where`` lets in by then.
+        late: The share of the new rows that were written before the last day that was known.
+        delay: Their new values by column.
+        changed: The share of the rows that are there which come again, changed; of files, of the newest one.
+        change: Their new values by column.
+        by: The column that says when a row was written, for counting late ones.
+    """
+
+    new: Expression = "0"
+    late: float = Field(default=0.0, ge=0, le=1)
+    delay: dict[str, Expression] = {}
+    changed: float = Field(default=0.0, ge=0, le=1)
+    change: dict[str, Expression] = {}
+    by: str = ""
+
+
 class Table(_Part):
     """One table: of a system, or of the hidden world behind the systems when it names none.
 
@@ -158,6 +178,7 @@ class Table(_Part):
         columns: The columns in order; those that begin with ``_`` are for other expressions only.
         duplicates: Rows that come twice.
         files: For systems that drop files: the files.
+        next: What each later delivery brings (`pilot simulate --next`).
     """
 
     system: str = ""
@@ -169,6 +190,7 @@ class Table(_Part):
     columns: dict[str, Annotated[Column, BeforeValidator(lambda v: v if isinstance(v, dict) else {"sql": v})]]
     duplicates: Duplicates = Duplicates()
     files: Files | None = None
+    next: Next = Next()
 
     @model_validator(mode="after")
     def _consistent(self) -> Table:
@@ -186,10 +208,13 @@ class Table(_Part):
             raise ValueError("every column begins with _, so the system would get none")
         if not self.files and any(column.names for column in self.columns.values()):
             raise ValueError("'names' over the years need 'files'")
-        if self.duplicates.near:
-            for name in self.duplicates.near.change:
+        near = self.duplicates.near.change if self.duplicates.near else {}
+        by = {self.next.by: ""} if self.next.by else {}
+        named = {"duplicates.near.change": near, "next.delay": self.next.delay, "next.by": by}
+        for place, changes in {**named, "next.change": self.next.change}.items():
+            for name in changes:
                 if name not in self.columns:
-                    raise ValueError(f"duplicates.near.change: there is no column '{name}'")
+                    raise ValueError(f"{place}: there is no column '{name}'")
         return self
 
     def delivered(self) -> dict[str, Column]:

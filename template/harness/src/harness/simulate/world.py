@@ -7,6 +7,7 @@ nothing that happens to vary between runs: not on threads, not on the order of w
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import duckdb
@@ -39,9 +40,13 @@ create or replace temp macro logistic(x) as 1 / (1 + exp(-(x)));
 create or replace temp macro rows() as {rows};
 create or replace temp macro months() as {months};
 create or replace temp macro until() as date '{until}';
-create or replace temp macro since() as cast(date '{until}' + 1 - interval {months} month as date);
+create or replace temp macro since() as cast(date '{since}' + 1 - interval {months} month as date);
 create or replace temp macro drift(time) as {drift} * time;
+create or replace temp macro before() as date '{before}';
+create or replace temp macro delivery() as {delivery};
 """
+# How long the systems go on between two deliveries.
+DAYS_BETWEEN = 7
 
 
 PORTION = 1_000_000
@@ -68,11 +73,55 @@ class World:
         self._parameters = parameters
         self._source = source
         self.connection = connection
-        connection.execute(
+        self._delivery = 0
+        self._set_constants()
+        # The period of the first delivery stays that which `time` is a share of.
+        self._first = self._microseconds()
+
+    def _set_constants(self) -> None:
+        asked = self._parameters
+        until = asked.until + timedelta(days=DAYS_BETWEEN * self._delivery)
+        before = max(asked.until, until - timedelta(days=DAYS_BETWEEN))
+        self.connection.execute(
             _CONSTANTS.format(
-                rows=parameters.rows, months=parameters.months, until=parameters.until, drift=parameters.drift
+                rows=asked.rows,
+                months=asked.months,
+                until=until,
+                before=before,
+                delivery=self._delivery,
+                drift=asked.drift,
+                since=asked.until,
             )
         )
+
+    def go_on(self) -> None:
+        """Let the time pass up to the next delivery."""
+        self._delivery += 1
+        self._set_constants()
+
+    def grow(self, name: str) -> None:
+        """Add what a table gets by the delivery that time has come to, after those that it looks up.
+
+        Raises:
+            PilotError: An expression is not valid SQL, or fails on a row; names the key.
+        """
+        table = self._specification.tables[name]
+        self.functions_of(name)
+        query = self._base(name, table)
+        for column, declared in table.columns.items():
+            query = self._with(query, column, declared.sql, f"tables.{name}.columns.{column}")
+        kept = ", ".join(quoted(column) for column in ("row", "time", "moment", "year", *table.columns))
+        born = born_of(name)
+        run = self.connection.execute
+        run(f"create table if not exists {born} (row bigint, year bigint, delivery integer)")
+        run(f"create or replace temp table grown as select * from {quoted(name)} limit 0")
+        place = f"tables.{name}"
+        self._run(
+            f"insert into grown select {kept} from ({query}) anti join {quoted(name)} using (row, year)",
+            place,
+        )
+        run(f"insert into {quoted(name)} select * from grown")
+        run(f"insert into {born} select row, year, {self._delivery} from grown")
 
     def build(self, name: str) -> None:
         """Build one table, after those that it looks up.
@@ -122,7 +171,7 @@ class World:
             time = table.time or f"{each}.time"
         else:
             query = self._source_rows(table, name)
-            time = table.time or "u('time')"
+            time = (table.time or "u('time')") if not self._delivery else "1.0"
         for lookup, declared in table.lookup.items():
             at = self.check(query, declared.at, f"{key}.lookup.{lookup}.at")
             query = (
@@ -133,21 +182,27 @@ class World:
             )
             query = f"select * exclude (_at) from ({query})"
         query = self._with(query, "time", f"cast(greatest(0, least(1, {time}\n)) as double)", f"{key}.time")
-        query = (
-            f"select *, since() + to_microseconds(cast(time * {self._microseconds()} as bigint)) as moment"
-            f" from ({query})"
-        )
+        moment = f"since() + to_microseconds(cast(time * {self._first} as bigint))"
+        if self._delivery and not table.each:
+            moment = (
+                f"before() + 1 + to_microseconds(cast(u(row, 'moment') * {DAYS_BETWEEN} * 86400e6 as bigint))"
+            )
+        query = f"select *, {moment} as moment from ({query})"
         return self._with_years(query, table.files, f"{key}.files.where")
 
     def _source_rows(self, table: Table, name: str) -> str:
         if table.each:
             return f"select row from {quoted(table.each)}"
+        if self._delivery:
+            there = int(self.connection.execute(f"select count(*) from {quoted(name)}").fetchall()[0][0])
+            new = self._rows(table.next.new, f"tables.{name}.next.new")
+            return f"select range as row from range({there}, {there + new})"
         return f"select range as row from range({self._rows(table.rows or '0', f'tables.{name}.rows')})"
 
     def _with_years(self, query: str, files: Files | None, key: str) -> str:
         if files is None:
             return f"select *, year(moment) as year from ({query})"
-        last = self._parameters.until.year
+        last = (self._parameters.until + timedelta(days=DAYS_BETWEEN * self._delivery)).year
         query = (
             f"select base.*, years.range as year from ({query}) base, range({files.since}, {last + 1}) years"
         )
@@ -183,6 +238,11 @@ class World:
                 where=f"{self._source}: {key}",
                 mend="Correct the SQL; an expression sees the columns above it and what was looked up.",
             ) from error
+
+
+def born_of(name: str) -> str:
+    """The table of which row came by which later delivery; a blank is in no declared name."""
+    return quoted(f"{name} born")
 
 
 def _hand_over(call: re.Match[str]) -> str:

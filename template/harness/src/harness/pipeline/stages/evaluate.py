@@ -59,8 +59,8 @@ def held_back(
 
 
 def write_reference(settings: Settings, contract: Contract, frame: pl.DataFrame, compared_by: str) -> None:
-    """Count what `held_back` gives, on the engine, and keep the counts."""
-    backend = engine.connect(settings)
+    """Count what `held_back` gives, which this process holds, and keep the counts."""
+    backend = engine.embedded(settings)
     table = backend.create_table("held_back", frame.to_arrow(), temp=True)
     found = reference.build_reference(backend, table, contract, compared_by)
     layout.write_json(settings.path(layout.REFERENCE), found.model_dump(mode="json"))

@@ -1,33 +1,27 @@
-"""Records → features, split by time; Polars must agree on a sample, and nothing may leak."""
+"""Records → features, split by time; serving must compute them alike, and nothing may leak."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ibis
 import ibis.expr.types as ir
 import narwhals as nw
-import numpy as np
-import polars as pl
 
 from harness import pilot
 from harness.data import engine, probes
 from harness.errors import CheckFailed, PilotError
 from harness.pilot import Contract, FeaturesFile
-from harness.pipeline import frames, layout, verbs
+from harness.pipeline import frames, layout, parity, verbs
 from harness.pipeline.params import load_params
 from harness.progress import Report
 from harness.settings import Settings
 
 if TYPE_CHECKING:
-    from ibis.backends.duckdb import Backend
-
-PARITY_ROWS = 10_000
-PARITY_TOLERANCE = 1e-9
+    from ibis.backends.sql import SQLBackend as Backend
 
 
 @dataclass(frozen=True)
@@ -46,10 +40,10 @@ class Split:
 
 
 def run(settings: Settings, report: Report) -> str:
-    """Records → features, split by time; a sample is computed on Polars too and must agree.
+    """Records → features, split by time; some are computed as in serving too and must agree.
 
     Raises:
-        CheckFailed: Too few records on either side, the engine and Polars disagree, or a probe stops.
+        CheckFailed: Too few records on either side, training and serving disagree, or a probe stops.
     """
     package = settings.pilot.package
     contract = pilot.load_contract(package)
@@ -62,14 +56,15 @@ def run(settings: Settings, report: Report) -> str:
     for part, file in ((split.train, layout.TRAIN), (split.test, layout.TEST)):
         frame = compute(part, contract, wanted)
         doubles = engine.as_declared(backend, file.stem, frame)
-        engine.write_parquet(backend, doubles, settings.path(file), order_by=[layout.KEY])
+        with parity.naming(part, wanted):
+            engine.write_parquet(backend, doubles, settings.path(file), order_by=[layout.KEY])
         sizes.append(int(backend.read_parquet(settings.path(file)).count().execute()))
     engine.write_parquet(backend, split.test, settings.path(layout.TEST_RECORDS), order_by=[contract.key])
     report("parity", 0.8)
-    check_parity(settings.path(layout.TEST_RECORDS), settings.path(layout.TEST), contract, wanted)
+    alike = parity.check(backend, records, contract, wanted, settings.path("var", "parity"))
     warned = _probe(settings, backend, records, split, contract, wanted, report)
     told = f"{sizes[0]:,} records to train, {sizes[1]:,} from {split.cut} on to test"
-    return f"{len(wanted)} features; {told}{warned}"
+    return f"{len(wanted)} features; {told}; {alike}{warned}"
 
 
 def _probe(
@@ -207,30 +202,3 @@ def divide(records: ir.Table, contract: Contract, test_share: float) -> Split:
                 mend="Bring entities that came later, or judge it on known ones: entities_apart=False.",
             )
     return Split(train, test, cut)
-
-
-def check_parity(records: Path, features: Path, contract: Contract, wanted: Mapping[str, nw.Expr]) -> None:
-    """Compute features of the first records on Polars, as serving does, and compare with the engine's.
-
-    Raises:
-        CheckFailed: A value differs by more than 1e-9 of its size, or is absent on one side only.
-    """
-    native = pl.read_parquet(records, n_rows=PARITY_ROWS)
-    served = nw.to_native(nw.from_native(native).select(**wanted))
-    trained = pl.read_parquet(features, n_rows=PARITY_ROWS)
-    if native[contract.key].to_list() != trained[layout.KEY].to_list():
-        raise CheckFailed(
-            "records and features are not in the same order",
-            where=str(features),
-            mend="Make the key unique and comparable as text.",
-        )
-    for name in wanted:
-        left, right = served[name].to_numpy(), trained[name].to_numpy()
-        if not np.allclose(left, right, rtol=PARITY_TOLERANCE, atol=PARITY_TOLERANCE, equal_nan=True):
-            row = int(np.argmax(~np.isclose(left, right, rtol=PARITY_TOLERANCE, equal_nan=True)))
-            raise CheckFailed(
-                f"'{name}' is {left[row]} when served and {right[row]} when trained, for {contract.key} "
-                f"{native[contract.key][row]}",
-                where="features.py",
-                mend="Write it with expressions that both engines compute alike.",
-            )

@@ -1,4 +1,4 @@
-"""The contract's fields as columns, which a model's process needs without the request's schema."""
+"""The contract's fields as columns: what a record is on its way from a request to its features."""
 
 from __future__ import annotations
 

@@ -1,0 +1,612 @@
+"""Requests go through the stages together, and each is answered, recorded and stopped for itself."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from harness.control import kill
+from harness.control.tokens import issue
+from harness.pilot import Answer
+from harness.serving import explaining, lane
+from harness.serving.app import create_app
+from harness.serving.calls import Busy, Overloaded
+from harness.serving.scorer import Cost
+from harness.serving.server import Prepared
+from harness.serving.service import FallbackFailed
+from harness.store import DecisionStore, IdempotencyConflict
+
+Wait = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def patient(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of what is tested here is a time-out, on whatever machine."""
+    monkeypatch.setenv("PILOT_SERVING__BUDGET_MS", "30000")
+    monkeypatch.setenv("PILOT_SERVING__FALLBACK_BUDGET_MS", "30000")
+
+
+class Held:
+    """A model whose calls wait for a word, and tell that they have begun."""
+
+    def __init__(self, tiny: Any, wait: Wait, digest: str, code: str = "") -> None:
+        self._wait = wait
+        self._begun, self._gate = tiny.root / "begun", tiny.root / "gate"
+        self._gate.touch()
+        self._told = f"""
+            with open({str(self._begun)!r}, "a") as file:
+                file.write(f"{{len(features)}}\\n")
+            while Path({str(self._gate)!r}).exists():
+                time.sleep(0.005)
+        """
+        tiny.model_does(digest, f"{self._told}{code}\n            return features['dryness'].to_numpy()")
+
+    def begun(self, calls: int) -> None:
+        """Wait until so many calls have begun."""
+        self._wait(lambda: len(self.sizes()) >= calls)
+
+    def sizes(self) -> list[int]:
+        """How many records each call carried."""
+        return [int(line) for line in self._begun.read_text().split()] if self._begun.exists() else []
+
+    def release(self) -> None:
+        self._gate.unlink()
+
+
+def lane_of(deciding: Any, digest: str) -> lane.Lane:
+    found: lane.Lane = deciding.host._known[digest]
+    return found
+
+
+@pytest.fixture
+def ready(tiny: Any) -> tuple[Any, str]:
+    """A service whose model has answered, and takes what waits together."""
+    digest = tiny.offered()
+    deciding = tiny.service()
+    deciding.decide(tiny.parsed())
+    lane_of(deciding, digest)._size = 16
+    return deciding, digest
+
+
+# --- together ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("batch", "alone"), [("64", False), ("1", True)])
+def test_what_waits_is_one_call_and_one_that_is_alone_goes_at_once(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, batch: str, alone: bool
+) -> None:
+    monkeypatch.setenv("PILOT_SERVING__BATCH", batch)
+    monkeypatch.setenv("PILOT_SERVING__IN_FLIGHT", "32")
+    digest = tiny.offered()
+    deciding = tiny.service()
+    record = tiny.parsed()
+
+    def ask(thread: int) -> list[Any]:
+        return [deciding.decide({**record, "plot": f"{thread}-{number}"}) for number in range(15)]
+
+    with ThreadPoolExecutor(16) as pool:
+        made = [each for some in pool.map(ask, range(16)) for each in some]
+    process = lane_of(deciding, digest)._process
+    assert process is not None
+    assert {each.why for each in made} == {"assigned"}
+    assert len({each.decision_id for each in deciding.store.latest(1000)}) == 240
+    assert (process.asked == 240) if alone else (process.asked < 120)
+
+
+def test_each_of_a_batch_gets_its_own_score(tiny: Any, ready: tuple[Any, str], wait: Wait) -> None:
+    deciding, digest = ready
+    held = Held(tiny, wait, digest)
+    with ThreadPoolExecutor(12) as pool:
+        first = pool.submit(deciding.decide, tiny.parsed(dryness=1.0))
+        held.begun(1)
+        others = [pool.submit(deciding.decide, tiny.parsed(dryness=float(each))) for each in range(10, 20)]
+        wait(lambda: lane_of(deciding, digest)._inside == 11)
+        held.release()
+        assert first.result(30).score == 0.01
+        assert [each.result(30).score for each in others] == [each / 100 for each in range(10, 20)]
+    assert held.sizes() == [1, 10]
+
+
+def test_a_record_that_nothing_can_score_fails_alone(tiny: Any, ready: tuple[Any, str], wait: Wait) -> None:
+    deciding, digest = ready
+    poison = "\n            if (features['dryness'] == 0.13).any(): raise ValueError('poison')"
+    held = Held(tiny, wait, digest, poison)
+    process = lane_of(deciding, digest)._process
+    assert process is not None
+    before = process.asked
+    with ThreadPoolExecutor(12) as pool:
+        pool.submit(deciding.decide, tiny.parsed(dryness=1.0))
+        held.begun(1)
+        others = [pool.submit(deciding.decide, tiny.parsed(dryness=float(each))) for each in range(10, 20)]
+        wait(lambda: lane_of(deciding, digest)._inside == 11)
+        held.release()
+        found = [each.result(30).why for each in others]
+    assert found == ["assigned"] * 3 + ["model_failed"] + ["assigned"] * 6
+    assert (held.sizes()[1], process.asked - before) == (10, 2), "they were one call of the process"
+
+
+def test_03_a_stop_in_the_middle_of_a_batch_makes_all_of_it_the_fallbacks(
+    tiny: Any, ready: tuple[Any, str], wait: Wait
+) -> None:
+    deciding, digest = ready
+    held = Held(tiny, wait, digest)
+    with ThreadPoolExecutor(12) as pool:
+        asked = [pool.submit(deciding.decide, tiny.parsed(dryness=90.0)) for _ in range(10)]
+        held.begun(1)
+        wait(lambda: lane_of(deciding, digest)._inside == 10)
+        kill(tiny.control, reason="in the middle")
+        assert deciding.underway.count().under_way == 0
+        held.release()
+        made = [each.result(30) for each in asked]
+    assert {(each.served_by, each.why, each.decision) for each in made} == {("fallback", "killed", "skip")}
+    on_record = [each.decision_id for each in deciding.store.latest(100)]
+    assert sorted(each.decision_id for each in made) == sorted(on_record[:10])
+    assert deciding.underway.count().under_way == 0
+
+
+def test_many_decisions_are_one_transaction_and_one_that_the_store_refuses_is_refused_alone(
+    tiny: Any, ready: tuple[Any, str], monkeypatch: pytest.MonkeyPatch, wait: Wait
+) -> None:
+    deciding, _ = ready
+    record_all, gate, batches = deciding.store.record_all, threading.Event(), []
+
+    def slowly(decisions: Any) -> Any:
+        batches.append(len(decisions))
+        assert gate.wait(30)
+        if any(each.record_key == "refused" for each in decisions):
+            raise ValueError("it cannot be written")
+        return record_all(decisions)
+
+    monkeypatch.setattr(deciding.store, "record_all", slowly)
+    with ThreadPoolExecutor(9) as pool:
+        first = pool.submit(deciding.decide, tiny.parsed())
+        wait(lambda: batches)
+        names = ["refused" if number == 3 else f"r-{number}" for number in range(8)]
+        others = [pool.submit(deciding.decide, tiny.parsed(reading=name)) for name in names]
+        wait(lambda: deciding._recorder._behind == 9)
+        gate.set()
+        assert first.result(30).served_by == "model"
+        for name, each in zip(names, others, strict=True):
+            if name == "refused":
+                with pytest.raises(ValueError, match="cannot be written"):
+                    each.result(30)
+            else:
+                assert each.result(30).record_key == name
+    assert batches[:2] == [1, 8]
+    assert deciding.underway.count().under_way == 0
+
+
+def test_09_what_was_answered_before_a_kill_is_on_record(tiny: Any, served: Any) -> None:
+    tiny.offered()
+    running = served()
+    answered: list[str] = []
+    enough = threading.Event()
+
+    def ask(_: int) -> None:
+        with httpx.Client(base_url=running.url, trust_env=False, timeout=30) as client:
+            try:
+                while True:
+                    answered.append(client.post("/decide", json=tiny.record).json()["decision_id"])
+                    if len(answered) >= 40:
+                        enough.set()
+            except httpx.HTTPError:
+                return
+
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(ask, number) for number in range(8)]
+        assert enough.wait(60)
+        running.process.send_signal(signal.SIGKILL)
+        for each in asked:
+            each.result(60)
+    store = DecisionStore(f"sqlite:///{tiny.root / 'var' / 'decisions.db'}")
+    on_record = {each.decision_id for each in store.latest(100_000)}
+    store.close()
+    assert set(answered) <= on_record
+
+
+# --- in time -----------------------------------------------------------------------------------------------
+
+
+def test_how_many_go_together_follows_from_what_calls_take(tiny: Any, ready: tuple[Any, str]) -> None:
+    deciding, digest = ready
+    found = lane_of(deciding, digest)
+    found._size = 1
+    for expected in (2, 4, 8, 16, 32, 64, 64):
+        found._learn(found._size, 0.01)
+        assert found._size == expected
+    found._learn(3, 0.01)
+    assert found._size == 64
+    found._learn(64, 16.0)  # more than half of the budget
+    assert found._size == 32
+    found._learn(32, 10.0)  # between the two
+    assert found._size == 32
+    # A single call that was slow says little of many, while they are quick; and much once they are not.
+    found._inside, found._call_s = 65, 7.0
+    assert found._waits_s() == 7.0
+    found._call_s = 8.0
+    assert found._waits_s() == 16.0
+    found._inside = 0
+
+
+def test_what_would_wait_too_long_is_the_fallbacks_and_only_then_nobodys(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, wait: Wait
+) -> None:
+    monkeypatch.setenv("PILOT_SERVING__QUEUE", "2")
+    digest = tiny.offered()
+    deciding = tiny.service()
+    deciding.decide(tiny.parsed())
+    held = Held(tiny, wait, digest)
+    going = threading.Event()
+    with ThreadPoolExecutor(8) as pool:
+        waiting = [pool.submit(deciding.decide, tiny.parsed())]
+        held.begun(1)
+        # Two wait behind it; a further one would come too late, by what calls took.
+        waiting += [pool.submit(deciding.decide, tiny.parsed()) for _ in range(2)]
+        wait(lambda: lane_of(deciding, digest)._inside == 3)
+        lane_of(deciding, digest)._call_s = 9.0
+        shed = deciding.decide(tiny.parsed())
+        assert (shed.served_by, shed.why, shed.assigned) == ("fallback", "overloaded", "challenger")
+        # Now the fallback takes its time, and two requests are all that may wait behind the model.
+        tiny.fallback_file().hook = lambda record: going.wait(30) and Answer("skip")
+        slow = [pool.submit(deciding.decide, tiny.parsed()) for _ in range(2)]
+        wait(lambda: deciding._recorder._behind == 2)
+        with pytest.raises(Overloaded):
+            deciding.decide(tiny.parsed())
+        with TestClient(create_app(deciding, name="dry field")) as client:
+            refused = client.post("/decide", json=tiny.record)
+        assert (refused.status_code, refused.json()["error"]) == (503, "overloaded")
+        assert refused.headers["retry-after"] == "1"
+        assert not any(each.done() for each in [*waiting, *slow]), "what was taken in before still waits"
+        going.set()
+        held.release()
+        assert {each.result(30).why for each in slow} == {"overloaded"}
+        assert {each.result(30).served_by for each in waiting} == {"model"}
+
+
+def test_a_model_takes_no_more_in_than_its_places(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, wait: Wait
+) -> None:
+    monkeypatch.setenv("PILOT_SERVING__IN_FLIGHT", "1")
+    monkeypatch.setenv("PILOT_SERVING__BATCH", "2")
+    digest = tiny.offered()
+    deciding = tiny.service()
+    deciding.decide(tiny.parsed())
+    held = Held(tiny, wait, digest)
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(deciding.decide, tiny.parsed()) for _ in range(2)]
+        wait(lambda: lane_of(deciding, digest)._inside == 2)
+        assert deciding.decide(tiny.parsed()).why == "model_busy"
+        held.release()
+        assert {each.result(30).why for each in asked} == {"assigned"}
+
+
+def test_calls_that_waited_for_a_model_that_is_ended_are_told_so(
+    tiny: Any, ready: tuple[Any, str], wait: Wait
+) -> None:
+    deciding, digest = ready
+    held = Held(tiny, wait, digest)
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(deciding.decide, tiny.parsed())]
+        held.begun(1)
+        asked += [pool.submit(deciding.decide, tiny.parsed()) for _ in range(3)]
+        wait(lambda: lane_of(deciding, digest)._inside == 4)
+        deciding.host.close()
+        assert [each.result(30).why for each in asked] == ["model_died"] + ["model_busy"] * 3
+    with pytest.raises(Busy):
+        lane_of_closed(deciding, digest)
+
+
+def lane_of_closed(deciding: Any, digest: str) -> None:
+    ended = lane.Lane(deciding.host._terms, digest)
+    ended.close()
+    ended.put(lane.Call({}, lambda _: None))
+
+
+# --- the fallback ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stopped(tiny: Any) -> Iterator[Any]:
+    """A service whose fallback decides everything."""
+    tiny.offered()
+    kill(tiny.control, reason="stop")
+    yield tiny.service()
+    tiny.fallback_file().hook = None
+
+
+def test_fallbacks_that_take_their_time_do_so_beside_each_other(tiny: Any, stopped: Any) -> None:
+    together_ = threading.Barrier(4)
+
+    def slow(record: Any) -> Answer:
+        together_.wait(30)  # nobody goes on before all four are here
+        return Answer("skip")
+
+    tiny.fallback_file().hook = slow
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(stopped.decide, tiny.parsed()) for _ in range(4)]
+        assert {each.result(60).why for each in asked} == {"killed"}
+
+
+def test_a_fallback_that_hangs_costs_its_own_request_and_no_other(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PILOT_SERVING__FALLBACK_BUDGET_MS", "1500")
+    tiny.offered()
+    kill(tiny.control, reason="stop")
+    deciding = tiny.service()
+    going = threading.Event()
+
+    def hangs(record: Any) -> Answer:
+        if record["plot"] == "hangs":
+            going.wait(60)
+        return Answer("skip")
+
+    tiny.fallback_file().hook = hangs
+    with ThreadPoolExecutor(1) as pool:
+        hung = pool.submit(deciding.decide, tiny.parsed(plot="hangs"))
+        made = [deciding.decide(tiny.parsed(plot=f"p-{number}")) for number in range(20)]
+        with pytest.raises(FallbackFailed, match="TooSlow"):
+            hung.result(30)
+    going.set()  # what it says now comes too late, and is no decision
+    deciding.close()
+    assert len(made) == len(deciding.store.latest(100)) == 20
+    assert {each.entity for each in deciding.store.latest(100)} == {f"p-{number}" for number in range(20)}
+
+
+# --- asked again -------------------------------------------------------------------------------------------
+
+
+def test_a_request_that_is_sent_again_gets_the_decision_of_the_first_time(tiny: Any) -> None:
+    tiny.offered()
+    deciding = tiny.service()
+    first = deciding.decide(tiny.parsed(), key="k")
+    kill(tiny.control, reason="stop")
+    again = deciding.decide(tiny.parsed(), key="k")
+    assert (again.decision_id, again.served_by) == (first.decision_id, "model")
+    with pytest.raises(IdempotencyConflict):
+        deciding.decide(tiny.parsed(dryness=1.0), key="k")
+    assert deciding.decide(tiny.parsed(), key="another").served_by == "fallback"
+    assert len(deciding.store.latest(10)) == 2
+    assert deciding.underway.count().under_way == 0
+
+
+def test_the_same_request_many_times_at_once_is_one_decision(tiny: Any) -> None:
+    tiny.offered()
+    deciding = tiny.service()
+    record, at_once = tiny.parsed(), threading.Barrier(12)
+
+    def ask(_: int) -> str:
+        at_once.wait(30)
+        made: str = deciding.decide(record, key="k").decision_id
+        return made
+
+    with ThreadPoolExecutor(12) as pool:
+        found = set(pool.map(ask, range(12)))
+    assert len(found) == len(deciding.store.latest(100)) == 1
+
+
+def test_the_header_names_a_request_among_those_of_its_token(tiny: Any) -> None:
+    tiny.offered()
+    tokens = [
+        issue(tiny.control, name=name, scopes=["decide"], lasts=timedelta(days=1))[0]
+        for name in ("till", "web")
+    ]
+    with TestClient(create_app(tiny.service(), name="dry field")) as client:
+
+        def post(token: str | None, **changes: Any) -> Any:
+            headers = {"Idempotency-Key": "order 7".replace(" ", "-")}
+            if token:
+                headers["Authorization"] = f"Bearer {token}"
+            return client.post("/decide", json={**tiny.record, **changes}, headers=headers)
+
+        made = [post(each).json()["decision_id"] for each in (None, *tokens)]
+        assert len(set(made)) == 3, "a key is its caller's own"
+        assert [post(each).json()["decision_id"] for each in (None, *tokens)] == made
+        refused = post(tokens[0], dryness=1.0)
+        assert (refused.status_code, refused.json()["error"]) == (422, "idempotency_conflict")
+        assert "another record" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize("key", ["", " ", "a b", "x" * 256, "\x7f", "\t"], ids=repr)
+def test_a_key_that_is_none_is_refused(tiny: Any, key: str) -> None:
+    tiny.offered()
+    with TestClient(create_app(tiny.service(), name="dry field")) as client:
+        answer = client.post("/decide", json=tiny.record, headers={"Idempotency-Key": key})
+    assert (answer.status_code, answer.json()["error"]) == (422, "invalid_idempotency_key")
+    assert tiny.services[-1].store.latest(1) == []
+
+
+# --- reasons that take long --------------------------------------------------------------------------------
+
+
+def test_reasons_are_begun_only_where_they_will_find_the_time() -> None:
+    now = [0.0]
+    cost = Cost(lambda: now[0])
+    assert cost.fit(1.0) == 1, "nothing is known yet"
+    cost.took(1, 5.0)
+    assert cost.fit(1.0) == 1, "the first call of a process says nothing of the others"
+    cost.took(1, 0.01)
+    assert (cost.fit(1.0), cost.fit(0.05), cost.fit(-1.0)) == (100, 5, 0)
+    for _ in range(20):
+        cost.took(1, 2.0)
+    assert cost.fit(1.0) == 0
+    now[0] += 11.0
+    assert cost.fit(1.0) == 1, "it may have been the machine's fault"
+
+
+@pytest.fixture
+def slow_reasons(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, str]:
+    """A service whose model takes longer to explain than there is time."""
+    monkeypatch.setenv("PILOT_SERVING__REASONS_BUDGET_MS", "20")
+    digest = tiny.offered()
+    deciding = tiny.service()
+    tiny.model_does(
+        digest,
+        "time.sleep(0.1)\nreturn [[Reason('dryness', dry, 1.0)] for dry in features['dryness']]",
+        role="reasons",
+    )
+    monkeypatch.setattr(deciding._explaining, "look", lambda: None)  # as if it were killed before it did
+    return deciding, digest
+
+
+def test_reasons_that_take_too_long_are_pending_and_found_again_after_a_restart(
+    tiny: Any, slow_reasons: tuple[Any, str], wait: Wait
+) -> None:
+    deciding, _ = slow_reasons
+    made = [deciding.decide(tiny.parsed(reading=f"r-{number}")) for number in range(5)]
+    late = [each for each in made if each.reasons_pending]
+    assert len(late) >= 2
+    assert [each.reasons_pending for each in made][:2] == [False, False], "what it costs has to be seen"
+    for each in late:
+        assert (each.served_by, each.reasons, each.decision) == ("model", [], "water")
+        found = deciding.store.get(each.decision_id)
+        assert found is not None
+        assert found.reasons_pending
+    deciding.close()
+    tiny.service()
+    Prepared(tiny.settings(), tiny.services[-1], []).load()
+    store = tiny.services[-1].store
+    wait(lambda: not store.pending(10))
+    for each in late:
+        found = store.get(each.decision_id)
+        assert (found.reasons, found.reasons_pending) == (
+            [{"feature": "dryness", "value": 0.8, "effect": 1.0}],
+            False,
+        )
+        assert (found.decision, found.score, found.decided_at) == (each.decision, each.score, each.decided_at)
+
+
+def test_while_the_model_is_stopped_its_reasons_stay_pending(
+    tiny: Any, slow_reasons: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deciding, _ = slow_reasons
+    for number in range(4):
+        deciding.decide(tiny.parsed(reading=f"r-{number}"))
+    kill(tiny.control, reason="stop")
+    monkeypatch.undo()
+    later = tiny.service()._explaining
+    pending = deciding.store.pending(10)
+    assert pending
+    assert later._some() is False
+    assert deciding.store.pending(10) == pending
+
+
+def test_one_whose_reasons_cannot_be_computed_holds_up_no_other(
+    tiny: Any, slow_reasons: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deciding, digest = slow_reasons
+    for number in range(5):
+        deciding.decide(tiny.parsed(reading=f"r-{number}", dryness=10.0 + number))
+    before = deciding.store.pending(10)
+    assert len(before) >= 2
+    bad = before[0]
+    tiny.model_does(
+        digest,
+        f"assert features['dryness'][0] != {bad.record['dryness'] / 100}\n"
+        "return [[Reason('dryness', dry, 1.0)] for dry in features['dryness']]",
+        role="reasons",
+    )
+    monkeypatch.setattr(explaining, "AT_ONCE", 1)
+    later = tiny.service()._explaining
+    while later._some():
+        pass
+    assert [each.decision_id for each in deciding.store.pending(10)] == [bad.decision_id]
+
+
+def test_with_a_quick_model_nothing_is_pending(tiny: Any) -> None:
+    tiny.offered()
+    deciding = tiny.service()
+    made = [deciding.decide(tiny.parsed()) for _ in range(5)]
+    assert not any(each.reasons_pending for each in made)
+    assert all(each.reasons for each in made)
+
+
+# --- kept scores -------------------------------------------------------------------------------------------
+
+
+def keeping(tiny: Any, scores: int) -> None:
+    code: Path = tiny.root / "src" / "dryfield" / "contract.py"
+    code.write_text(code.read_text().replace('groups=("crop",),', f'groups=("crop",), cache={scores},'))
+
+
+def asked(deciding: Any, digest: str) -> int:
+    process = lane_of(deciding, digest)._process
+    assert process is not None
+    return process.asked
+
+
+@pytest.mark.parametrize(("scores", "calls"), [(0, 3), (2, 1)])
+def test_a_score_is_given_again_only_where_the_contract_allows_it(tiny: Any, scores: int, calls: int) -> None:
+    keeping(tiny, scores)
+    digest = tiny.offered()
+    deciding = tiny.service()
+    made = [deciding.decide(tiny.parsed()) for _ in range(3)]
+    assert asked(deciding, digest) == calls
+    assert {each.score for each in made} == {0.8}
+    assert all(each.reasons == made[0].reasons != [] for each in made)
+    assert len({each.decision_id for each in made}) == len(deciding.store.latest(10)) == 3
+
+
+def test_a_kept_score_is_that_records_and_that_models_alone(tiny: Any) -> None:
+    keeping(tiny, 2)
+    other = tiny.package(weight=0.5).digest
+    digest = tiny.offered()
+    deciding = tiny.service()
+    deciding.decide(tiny.parsed())
+    deciding.decide(tiny.parsed(slope=1.0))
+    assert asked(deciding, digest) == 2, "a record that differs in a field that no feature takes is another"
+    deciding.decide(tiny.parsed(slope=2.0))
+    assert deciding.decide(tiny.parsed()).score == 0.8
+    assert asked(deciding, digest) == 4, "more than two are not kept"
+    tiny.champion(other, rev=5)
+    assert deciding.decide(tiny.parsed()).score == 0.4
+    tiny.champion(digest, rev=6)
+    before = asked(deciding, digest)
+    assert deciding.decide(tiny.parsed()).score == 0.8
+    assert asked(deciding, digest) == before
+
+
+def test_a_kept_score_decides_nothing_after_a_stop(tiny: Any) -> None:
+    keeping(tiny, 2)
+    tiny.offered()
+    deciding = tiny.service()
+    deciding.decide(tiny.parsed())
+    kill(tiny.control, reason="stop")
+    assert deciding.decide(tiny.parsed()).why == "killed"
+    assert deciding.underway.count().under_way == 0
+
+
+def test_a_cache_of_less_than_nothing_is_refused(tiny: Any, pilot_here: Any) -> None:
+    keeping(tiny, -1)
+    done = pilot_here("serve")
+    assert (done.returncode, "the contract's cache is -1" in done.stderr) == (2, True)
+
+
+def test_the_service_ends_once_everything_that_waits_is_on_record(
+    tiny: Any, ready: tuple[Any, str], monkeypatch: pytest.MonkeyPatch, wait: Wait
+) -> None:
+    deciding, _ = ready
+    record_all, begun = deciding.store.record_all, threading.Event()
+
+    def slowly(decisions: Any) -> Any:
+        begun.set()
+        time.sleep(0.2)
+        return record_all(decisions)
+
+    monkeypatch.setattr(deciding.store, "record_all", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        made = [pool.submit(deciding.decide, tiny.parsed()) for _ in range(4)]
+        assert begun.wait(30)
+        wait(lambda: deciding._recorder._behind == 4)
+        deciding.close()
+        assert {each.result(0.1).served_by for each in made} <= {"model", "fallback"}
