@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -219,6 +220,7 @@ def test_an_audit_that_could_not_ask_is_no_pass(
 ) -> None:
     """With an auditor that says what it is told to say, and zizmor itself."""
     pilot = rendered(ci="github")
+    shutil.copy(Path(__file__).parents[2] / "template" / "Makefile", pilot)
     (pilot / "said").write_text(said)
     if said == "careless":
         file = pilot / ".github" / "workflows" / "pilot.yml"
