@@ -393,7 +393,7 @@ MUTANTS = (
     Mutant(
         "ranges are not kept",
         SCHEMA,
-        "Field(ge=declared.low, le=declared.high)",
+        "Field(ge=low, le=high)",
         "Field()",
         REQUESTS,
         "breaks_the_contract",

@@ -283,8 +283,8 @@ MUTANTS = (
     Mutant(
         "a thread of the server's is needed to say that it is well",
         "serving/app.py",
-        "    async def health()",
-        "    def health()",
+        "    async def health(",
+        "    def health(",
         HOSTING,
         "health_is_answered",
     ),

@@ -145,7 +145,7 @@ MUTANTS = (
     Mutant(
         "outcomes are taken without a token",
         RECEIVING,
-        ', dependencies=[requires("outcomes")]',
+        ", dependencies=[guard]",
         "",
         OUTCOMES,
         "only_a_token",
@@ -153,8 +153,8 @@ MUTANTS = (
     Mutant(
         "any token may say what came of it",
         RECEIVING,
-        'requires("outcomes")',
-        'requires("decide")',
+        'requires("outcomes", ',
+        'requires("decide", ',
         OUTCOMES,
         "only_a_token",
     ),

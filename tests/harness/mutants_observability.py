@@ -170,8 +170,8 @@ MUTANTS = (
     Mutant(
         "a failure that nobody foresaw has no name",
         APP,
-        "        headers={followed.NAME: followed.followed().request_id},\n",
-        "",
+        "headers={**PLAIN, followed.NAME: followed.followed().request_id}",
+        "headers=PLAIN",
         OBSERVED,
         "nobody_foresaw",
     ),

@@ -52,6 +52,7 @@ def test_the_list_has_every_file_of_the_standards_that_carries_no_answers(fresh_
     assert rest == {
         ".copier-answers.yml",
         ".github/workflows/pilot-scheduled.yml",
+        ".github/workflows/pilot-audit.yml",
         ".github/workflows/pilot.yml",
         ".pre-commit-config.yaml",
         MANIFEST,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 BIN = Path(sys.executable).parent
-WORKFLOWS = ("pilot.yml", "pilot-scheduled.yml")
+WORKFLOWS = ("pilot.yml", "pilot-scheduled.yml", "pilot-audit.yml")
 
 
 @pytest.fixture
@@ -121,6 +122,7 @@ SCHEDULED = {
     "monitor": {"make setup", "make monitor"},
     "propose-update": {"make setup", "make propose-update"},
 }
+AUDIT = {"audit": {"make setup", "make audit"}}
 # Who may see what: each secret belongs to an environment that one job is in.
 SECRETS = {
     "monitor": {"PILOT_STORE__URL", "PILOT_TRACKING__URI", "PILOT_ALERTS__TARGET"},
@@ -130,19 +132,20 @@ SECRETS = {
 
 def test_github_calls_the_makefile_and_nothing_else(github: Path) -> None:
     assert {command for _, command in github_commands(github, "pilot.yml")} == CHECKS
-    called = list(github_commands(github, "pilot-scheduled.yml"))
-    assert {job: {command for each, command in called if each == job} for job, _ in called} == SCHEDULED
+    for name, jobs in (("pilot-scheduled.yml", SCHEDULED), ("pilot-audit.yml", AUDIT)):
+        called = list(github_commands(github, name))
+        assert {job: {command for each, command in called if each == job} for job, _ in called} == jobs
 
 
 def test_gitlab_calls_the_same(gitlab: dict[str, Any]) -> None:
     called = list(gitlab_commands(gitlab))
     by_job = {job: {command for each, command in called if each == job} for job, _ in called}
-    assert by_job == {"check": CHECKS, **SCHEDULED}
+    assert by_job == {"check": CHECKS, **SCHEDULED, **AUDIT}
 
 
 def test_what_ci_calls_is_in_the_makefile(pilot: Path) -> None:
     targets = re.findall(r"^([a-z-]+):.*## ", (pilot / "Makefile").read_text(encoding="utf-8"), re.M)
-    called = CHECKS.union(*SCHEDULED.values())
+    called = CHECKS.union(*SCHEDULED.values(), *AUDIT.values())
     assert {command.removeprefix("make ") for command in called} <= set(targets)
 
 
@@ -180,6 +183,64 @@ def test_an_update_has_the_history_and_what_it_pushes_with_in_an_environment_of_
     assert gitlab["propose-update"]["environment"] == {"name": "update", "action": "access"}
     assert gitlab["propose-update"]["resource_group"] == "update", "two at once would both open a request"
     assert gitlab["propose-update"]["interruptible"] == "false"
+
+
+def test_what_is_installed_is_audited_each_week_and_where_it_changes(
+    github: Path, gitlab: dict[str, Any]
+) -> None:
+    on = read(github / "pilot-audit.yml")["on"]
+    assert set(on) == {"schedule", "workflow_dispatch", "pull_request"}
+    pinned = {"harness/constraints.txt", "overrides.txt", "pyproject.toml"}
+    assert set(on["pull_request"]["paths"]) == pinned | {".github/**"}
+    scheduled, changed = gitlab["audit"]["rules"]
+    assert scheduled["if"] == '$CI_PIPELINE_SOURCE == "schedule"'
+    assert set(changed["changes"]) == pinned
+
+
+AUDITOR = """#!/bin/sh
+case "$(cat said)" in
+found) echo "Name  Version ID"; echo "jinja2 2.0 PYSEC-1"; echo "Found 1 known vulnerability" >&2; exit 1 ;;
+away) echo "ERROR: the service did not answer" >&2; exit 1 ;;
+esac
+echo "No known vulnerabilities found" >&2
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "told"),
+    [
+        ("nothing", 0, "No known vulnerability in the 1 packages"),
+        ("found", 1, "PYSEC-1"),
+        ("away", 3, "so nobody knows"),
+        ("careless", 1, "careless workflows"),
+    ],
+)
+def test_an_audit_that_could_not_ask_is_no_pass(
+    rendered: Callable[..., Path], said: str, code: int, told: str
+) -> None:
+    """With an auditor that says what it is told to say, and zizmor itself."""
+    pilot = rendered(ci="github")
+    shutil.copy(Path(__file__).parents[2] / "template" / "Makefile", pilot)
+    (pilot / "said").write_text(said)
+    if said == "careless":
+        file = pilot / ".github" / "workflows" / "pilot.yml"
+        file.write_text(file.read_text().replace('run: make "$TARGET"', "run: make ${{ github.head_ref }}"))
+    programs = pilot / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name, text in {
+        "pip-audit": AUDITOR,
+        "python": "#!/bin/sh\necho jinja2==2.0\n",
+        "zizmor": f'#!/bin/sh\nexec {BIN / "zizmor"} "$@"\n',
+    }.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    # As `make setup` leaves it.
+    command = ["make", "-o", "setup", "-o", ".venv/.ready-audit", "audit"]
+    done = subprocess.run(command, cwd=pilot, capture_output=True, text=True)
+    assert (done.returncode == 0) == (code == 0), done.stderr
+    assert told in done.stdout + done.stderr
+    if code:
+        assert f"Error {code}" in done.stderr
 
 
 def test_secrets_reach_the_job_that_needs_them_alone(github: Path) -> None:

@@ -26,6 +26,7 @@ EXPECTED = {
     ".dvc/config",
     ".dvcignore",
     ".gitattributes",
+    ".github/workflows/pilot-audit.yml",
     ".github/workflows/pilot-scheduled.yml",
     ".github/workflows/pilot.yml",
     ".gitignore",
@@ -183,7 +184,7 @@ def test_the_next_commands_are_named_git_first(
 @pytest.mark.parametrize(
     ("ci", "written"),
     [
-        ("github", {".github/workflows/pilot-scheduled.yml", ".github/workflows/pilot.yml"}),
+        ("github", {f".github/workflows/{name}.yml" for name in ("pilot", "pilot-audit", "pilot-scheduled")}),
         ("gitlab", {".gitlab-ci.yml"}),
         ("none", set()),
     ],

@@ -7,12 +7,59 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
+from harness.address import loopback
 from harness.sections import Section
+
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"]
+# harness.control.tokens has the same, which stands above this module.
+Allowed = Literal["decide", "outcomes", "feedback", "read", "operate", "approve"]
 
 SECRET_AT_LEAST = 16
 MOST_WORKERS = 64
+
+
+class Oidc(Section):
+    """Callers whose tokens an identity provider of the organisation issues, beside `pilot token`.
+
+    Attributes:
+        issuer: What the claim ``iss`` has to say.
+        audience: What the claim ``aud`` has to name.
+        jwks_url: Where the issuer publishes its keys; https, or http on this machine.
+        jwks_file: The same from a file, in place of the address.
+        algorithms: What a token may be signed with; all of them need the issuer's private key.
+        scope_claim: The claim that says what its holder may do: a list, or words with blanks between them.
+        scopes: What each of these words allows here.
+        name_claim: The claim that logs call the caller by; choose one that names a service and no person.
+        leeway_s: Seconds that two clocks may differ.
+        refresh_s: Seconds between two looks at the keys.
+        max_stale_s: For how many seconds keys hold when no newer look succeeds; then they let nobody in.
+    """
+
+    issuer: str = Field(min_length=1)
+    audience: str = Field(min_length=1)
+    jwks_url: str = ""
+    jwks_file: Path | None = None
+    algorithms: tuple[Algorithm, ...] = Field(default=("RS256", "ES256"), min_length=1)
+    scope_claim: str = "scope"
+    scopes: dict[str, tuple[Allowed, ...]] = Field(min_length=1)
+    name_claim: str = "sub"
+    leeway_s: float = Field(default=30, ge=0, le=300, allow_inf_nan=False)
+    refresh_s: float = Field(default=300, ge=1, le=86_400, allow_inf_nan=False)
+    max_stale_s: float = Field(default=86_400, ge=60, le=604_800, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _one_source_of_keys(self) -> Oidc:
+        if bool(self.jwks_url) == (self.jwks_file is not None):
+            raise ValueError("name jwks_url or jwks_file, and not both")
+        parts = urlsplit(self.jwks_url)
+        if self.jwks_url and not (
+            parts.hostname
+            and (parts.scheme == "https" or (parts.scheme == "http" and loopback(parts.hostname)))
+        ):
+            raise ValueError("jwks_url begins with https://, or http:// on this machine")
+        return self
 
 
 class Serving(Section):
@@ -51,6 +98,14 @@ class Serving(Section):
         models: Where packaged models are kept, one folder a digest.
         open_in_sandbox: Whether the sandbox, which only this machine reaches, answers callers without a
             token. In every other stage each caller needs one.
+        max_body_kb: Kilobytes that a request's body may have; outcomes and the team's own routes have more.
+        connections: How many connections a process holds; beyond it one that waits gives up its place.
+        request_timeout_s: Seconds in which a request has to arrive, its headers and then its body.
+        rate_per_s: How many requests a second each caller has in each process, on average; 0 for no limit.
+        burst: How many of them may come at once; 0 for twice the rate.
+        tls_certificate: The certificate and its chain, PEM; without one the service speaks plain HTTP.
+        tls_key: Its private key, PEM, which nobody else may read.
+        oidc: Callers whom an identity provider knows.
     """
 
     host: str = "127.0.0.1"
@@ -74,6 +129,20 @@ class Serving(Section):
     log_format: Literal["auto", "json", "text"] = "auto"
     models: Path = Path("var/models")
     open_in_sandbox: bool = True
+    max_body_kb: int = Field(default=64, ge=1, le=10_240)
+    connections: int = Field(default=10_000, ge=8, le=1_000_000)
+    request_timeout_s: float = Field(default=10, ge=0.1, le=600, allow_inf_nan=False)
+    rate_per_s: float = Field(default=0, ge=0, le=1_000_000, allow_inf_nan=False)
+    burst: int = Field(default=0, ge=0, le=10_000_000)
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    oidc: Oidc | None = None
+
+    @model_validator(mode="after")
+    def _certificate_and_key(self) -> Serving:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key are named together")
+        return self
 
     @field_validator("model_environment")
     @classmethod

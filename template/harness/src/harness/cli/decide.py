@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import ssl
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,7 +83,9 @@ def decide(
             "a decision needs one record", where="pilot decide", mend="Name a JSON file, -, or --example N."
         )
     asked = _read(record) if example is None else held_back(settings, example)
-    answer = ask(url or address(settings), asked)
+    from harness.serving.tls import trusting
+
+    answer = ask(url or address(settings), asked, trusted=trusting(settings))
     if as_json:
         context.say_json(answer)
         return
@@ -152,12 +155,17 @@ def _judged(settings: Settings, rows: int, aside: int, broken: Mapping[str, int]
 
 def address(settings: Settings) -> str:
     """Where the service of pilot.toml listens."""
-    host = settings.serving.host
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.serving.port}"
+    host, tls = settings.serving.host, settings.serving.tls_certificate is not None
+    return f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{settings.serving.port}"
 
 
-def ask(url: str, record: dict[str, Any]) -> dict[str, Any]:
+def ask(url: str, record: dict[str, Any], *, trusted: ssl.SSLContext | bool = True) -> dict[str, Any]:
     """Post one record to a service.
+
+    Args:
+        url: The service's address.
+        record: The record.
+        trusted: What its certificate is held against; True for the usual authorities.
 
     Raises:
         PilotError: Nothing answers there, or it does not decide.
@@ -167,7 +175,7 @@ def ask(url: str, record: dict[str, Any]) -> dict[str, Any]:
 
     try:
         # Loopback or the team's own network: a proxy from the environment would only be in the way.
-        with httpx.Client(trust_env=False, timeout=30) as client:
+        with httpx.Client(trust_env=False, timeout=30, verify=trusted) as client:
             answer = client.post(
                 f"{url}/decide",
                 content=json.dumps(record, default=str).encode(),

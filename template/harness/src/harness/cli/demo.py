@@ -138,10 +138,12 @@ class _Service:
 
 
 def _decide(settings: Settings, url: str, *, expected: str) -> list[dict[str, Any]]:
+    from harness.serving.tls import trusting
+
     made = []
     for number in EXAMPLES:
         record = held_back(settings, number)
-        answer = ask(url, record)
+        answer = ask(url, record, trusted=trusting(settings))
         reason = answer["reasons"][0] if answer["reasons"] else None
         because = f", because {reason['feature']} = {_short(reason['value'])}" if reason else ""
         by = answer["served_by"] if answer["served_by"] == "model" else f"fallback ({answer['why']})"

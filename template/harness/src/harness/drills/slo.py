@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from harness import __version__
+from harness.address import loopback
 from harness.control.identity import actor
 from harness.drills.load import Caller
 from harness.drills.scratch import scratch_pilot
@@ -28,7 +29,6 @@ from harness.load.ramp import Knee, Loading
 from harness.progress import Report
 from harness.readiness import loaded
 from harness.readiness.loaded import LoadTest
-from harness.serving.address import loopback
 from harness.settings import Settings
 from harness.testing import PilotCopy
 

@@ -13,21 +13,31 @@ import os
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Request, Response, Security
+from fastapi.params import Form
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from harness.control import Control, Scope, StateUnreadable, Tokens, TokensUnreadable
+from harness.control import Control, Scope, StateUnreadable, Token, Tokens, TokensUnreadable
 from harness.control.identity import Actor
 from harness.control.rights import refuse
+from harness.control.tokens import PREFIX
+from harness.serving.door import TooMany, answers
+from harness.serving.rates import Rates
+from harness.serving.strict import strictly
+
+if TYPE_CHECKING:
+    from harness.serving.oidc import Holder, Oidc
 
 log = logging.getLogger("harness.serving")
 
 # What acts on the control state; an attempt at it by somebody who may not is kept in the audit.
 ON_RECORD: tuple[Scope, ...] = ("operate", "approve")
+# A stop is never refused for how often it is asked for.
+UNLIMITED: tuple[Scope, ...] = ("operate",)
 # Of one token in one process; the service's log has every attempt.
 RECORD_EVERY_S = 60.0
 
@@ -96,10 +106,16 @@ class Access:
     Args:
         control: What says which stage the pilot is in.
         open_in_sandbox: Whether the sandbox answers callers without a token. Nothing opens another stage.
+        oidc: What knows the tokens of an identity provider; None where there is none.
+        rates: How many requests each caller has; None for no limit.
     """
 
-    def __init__(self, control: Control, *, open_in_sandbox: bool) -> None:
+    def __init__(
+        self, control: Control, *, open_in_sandbox: bool, oidc: Oidc | None = None, rates: Rates | None = None
+    ) -> None:
         self.folder = control.folder
+        self.oidc = oidc
+        self.rates = rates
         self._control = control
         self._tokens = Tokens(control.folder)
         self._open_in_sandbox = open_in_sandbox
@@ -122,7 +138,7 @@ class Access:
             log.warning("refused %s: no token", of)
             raise Refused(401, scope, given=False)
         kind, _, presented = authorization.partition(" ")
-        token = self._tokens.find(presented.strip()) if kind.lower() == "bearer" else None
+        token = self._found(presented.strip()) if kind.lower() == "bearer" else None
         if token is None:
             log.warning("refused %s: %s", of, self._why_unknown())
             raise Refused(401, scope, given=True)
@@ -133,6 +149,19 @@ class Access:
             log.warning("refused %s: the token %s has not the scope %s", of, token.name, scope)
             raise Refused(403, scope, given=True, name=token.name, of=of)
         return Caller(token.name)
+
+    def knows(self, authorization: str | None) -> bool:
+        """Whether a caller is somebody who may be told more than that the service is there."""
+        if authorization is None:
+            return self._open()
+        kind, _, presented = authorization.partition(" ")
+        token = self._found(presented.strip()) if kind.lower() == "bearer" else None
+        return token is not None and not token.expired()
+
+    def _found(self, presented: str) -> Token | Holder | None:
+        if self.oidc is not None and not presented.startswith(PREFIX):
+            return self.oidc.find(presented)
+        return self._tokens.find(presented)
 
     def _open(self) -> bool:
         if not self._open_in_sandbox:
@@ -151,14 +180,20 @@ class Access:
         return "a token that is not known"
 
 
-def requires(scope: Scope) -> Any:
-    """The dependency of an endpoint that only callers with this scope may use; it gives the ``Caller``."""
-    return Security(_Required(scope), scopes=[scope])
+def requires(scope: Scope, *, most_bytes: int = 0) -> Any:
+    """The dependency of an endpoint that only callers with this scope may use; it gives the ``Caller``.
+
+    Args:
+        scope: The scope.
+        most_bytes: How long a body may be here, where the service's limit is lower; 0 for that one.
+    """
+    return Security(_Required(scope, most_bytes), scopes=[scope])
 
 
 class _Required:
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, most_bytes: int) -> None:
         self.scope = scope
+        self.most_bytes = most_bytes
 
     async def __call__(
         self, request: Request, _shown: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
@@ -168,20 +203,58 @@ class _Required:
 
 
 class Guarded(APIRoute):
-    """A route whose caller is checked before its body is read: no stranger's body is parsed, or kept."""
+    """A route whose caller is checked before its body is read: no stranger's body is parsed, or kept.
+
+    Then the caller's requests are counted, and the body is read strictly (harness.serving.strict). An
+    application says in ``state.most_bytes`` how long a body may be.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        required = self._required()
+        if required:
+            limited = all(each.scope not in UNLIMITED for each in required)
+            declared = {**answers(body=self.body_field is not None, limited=limited), **self.responses}
+            super().__init__(path, endpoint, **{**options, "responses": declared})
+
+    def _required(self) -> list[_Required]:
+        found = (each.call for each in self.dependant.dependencies)
+        return [call for call in found if isinstance(call, _Required)]
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The route's handler behind the check."""
         handle = super().get_route_handler()
-        found = (each.call for each in self.dependant.dependencies)
-        scopes = [call.scope for call in found if isinstance(call, _Required)]
+        required = self._required()
+        scopes = [each.scope for each in required]
+        limited = bool(scopes) and not any(scope in UNLIMITED for scope in scopes)
+        of_its_own = max((each.most_bytes for each in required), default=0)
+        reads = self.body_field is not None and not isinstance(self.body_field.field_info, Form)
 
         async def checked(request: Request) -> Response:
+            caller = Caller("")
             for scope in scopes:
-                _check(request, scope)
-            return await handle(request)
+                caller = _check(request, scope)
+            state = request.app.state
+            rates: Rates | None = state.access.rates if limited else None
+            headers = None if rates is None else _counted(request, rates, caller)
+            if reads:
+                request = await strictly(request, max(of_its_own, state.most_bytes))
+            response = await handle(request)
+            if headers is not None:
+                response.headers.update(headers)
+            return response
 
         return checked
+
+
+def _counted(request: Request, rates: Rates, caller: Caller) -> dict[str, str]:
+    """Count a request; raises TooMany. A caller without a name is an address."""
+    client = request.client
+    left = rates.take(caller.name or f"address {client.host if client else ''}")
+    if not left.allowed:
+        log.warning("refused %s: %s has had its requests", request.url.path, caller.name or "an address")
+        raise TooMany(left)
+    return left.headers
 
 
 def _check(request: Request, scope: Scope) -> Caller:

@@ -13,14 +13,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field, ValidationError
+from starlette.exceptions import HTTPException
 
 from harness import __version__
 from harness.control import StateUnreadable
 from harness.serving import followed, outcomes, schema, scrape, stopping, tracing
-from harness.serving.access import Guarded, Refused, refused, requires
+from harness.serving.access import Access, Guarded, Refused, refused, requires
 from harness.serving.calls import Overloaded
+from harness.serving.door import PLAIN, Door, TooMany, not_here, too_many, unwelcome
 from harness.serving.observed import WHY, Observed
 from harness.serving.service import FallbackFailed, Service
+from harness.serving.strict import Unwelcome
 from harness.serving.team import PREFIX, Route, Team
 from harness.serving.underway import Answering
 from harness.store import Decision, IdempotencyConflict, StoreUnavailable
@@ -54,6 +57,17 @@ class DecisionOut(BaseModel):
     )
 
 
+class UnavailableOut(BaseModel):
+    """Why no decision can be recorded; what is behind it is told to callers who are let in."""
+
+    status: str
+    detail: str = ""
+
+
+# What of the open endpoints' answers is for callers who are let in.
+FOR_CALLERS = ("checks", "commit", "detail", "models")
+
+
 def create_app(
     service: Service,
     *,
@@ -61,10 +75,13 @@ def create_app(
     routes: Sequence[Route] = (),
     routes_budget_s: float = 10.0,
     root: Path | None = None,
+    most_bytes: int = 64 * 1024,
+    tls: bool = False,
 ) -> FastAPI:
     """The application: decide, outcomes, control/kill, metrics, ``/health`` and ``/ready``.
 
-    The last two are open to everybody, because a stop asks ``/health`` whether it was heard.
+    The last two are open to everybody, because a stop asks ``/health`` whether it was heard; what is behind
+    their answers is told to callers who are let in. ``/openapi.json`` is for those who may ask for decisions.
 
     Args:
         service: What decides.
@@ -72,13 +89,23 @@ def create_app(
         routes: The team's own, which are answered below ``/team``.
         routes_budget_s: Seconds that a caller of one of these waits.
         root: The pilot's folder, below which the processes that serve are noted; None where none are.
+        most_bytes: How long a body may be, where an endpoint says nothing else.
+        tls: Whether callers reach it by TLS.
     """
     app = FastAPI(
-        title=name, version=__version__, docs_url=None, redoc_url=None, telemetry=tracing.OF_FASTAPI
+        title=name,
+        version=__version__,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry=tracing.OF_FASTAPI,
     )
     app.add_middleware(Answering)
+    app.add_middleware(Door, tls=tls)
     app.router.route_class = Guarded
     app.state.access = service.access
+    app.state.most_bytes = most_bytes
     record_model = schema.request_model(service.contract)
 
     def decide(record: schema.Request) -> Any:
@@ -110,12 +137,17 @@ def create_app(
 
     # Not in a thread: calls that wait for a model may have them all, and a stop asks whether it was heard.
     @app.get("/health")
-    async def health() -> dict[str, Any]:
+    async def health(request: Request) -> dict[str, Any]:
         """Whether the process answers, and what is in force; it asks no store, which may be away."""
-        return {"status": "ok", "version": __version__, "commit": commit, **in_force(service)}
+        told = {"status": "ok", "version": __version__, "commit": commit, **in_force(service)}
+        return _to(request, told)
 
-    @app.get("/ready")
-    def ready() -> JSONResponse:
+    unready: dict[int | str, dict[str, Any]] = {
+        503: {"model": UnavailableOut, "description": "No decision can be recorded"}
+    }
+
+    @app.get("/ready", responses=unready)
+    def ready(request: Request) -> JSONResponse:
         """Whether decisions can be made and recorded: 200 also when the fallback makes them all."""
         seen, models = in_force(service), _models(service)
         checks = {"store": _asked(service), "control": seen.get("detail", "ok"), **_loaded(models)}
@@ -123,8 +155,13 @@ def create_app(
         if checks["store"] != "ok":
             # Its sentence also where it always was.
             why = {"status": "unavailable", **told, "detail": checks["store"]}
-            return JSONResponse(why, status_code=503)
-        return JSONResponse({"status": "ready", **told})
+            return JSONResponse(_to(request, why), status_code=503)
+        return JSONResponse(_to(request, {"status": "ready", **told}))
+
+    @app.get("/openapi.json", include_in_schema=False, dependencies=[requires("decide")])
+    async def published() -> JSONResponse:
+        """What the service answers, as OpenAPI has it."""
+        return JSONResponse(app.openapi())
 
     for kind, handler in HANDLERS.items():
         app.add_exception_handler(kind, handler)
@@ -133,6 +170,14 @@ def create_app(
     # The last one is the outermost: what another refuses is counted too.
     app.add_middleware(Observed, metrics=service.metrics)
     return app
+
+
+def _to(request: Request, found: dict[str, Any]) -> dict[str, Any]:
+    """What a caller may be told: to one who is not let in, nothing of paths, models and what went wrong."""
+    access: Access = request.app.state.access
+    if access.knows(request.headers.get("authorization")):
+        return found
+    return {name: value for name, value in found.items() if name not in FOR_CALLERS}
 
 
 def _answered_by(handler: Callable[[Request], Awaitable[Response]]) -> type[APIRoute]:
@@ -156,17 +201,8 @@ def _answered_by(handler: Callable[[Request], Awaitable[Response]]) -> type[APIR
 
 
 async def _record(request: Request, model: type[schema.Request]) -> dict[str, Any]:
-    body: Any = await request.body()
-    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     try:
-        if kind == "application/json" or kind.endswith("+json"):
-            body = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        why = error.msg if isinstance(error, json.JSONDecodeError) else "it cannot be read"
-        found = {"type": "json_invalid", "loc": ("body",), "ctx": {"error": why}}
-        raise RequestValidationError([found]) from None
-    try:
-        return dict(model.model_validate(body))
+        return dict(model.model_validate(await request.json()))
     except ValidationError as error:
         told = error.errors(include_input=False, include_url=False)
         raise RequestValidationError([{**each, "loc": ("body", *each["loc"])} for each in told]) from error
@@ -253,10 +289,6 @@ def _models(service: Service) -> dict[str, str]:
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    about_the_body = any(each["loc"][0] == "body" for each in error.errors())
-    if about_the_body and "json" not in request.headers.get("content-type", ""):
-        detail = "Send JSON, with the header content-type: application/json."
-        return JSONResponse({"error": "not_json", "detail": detail}, status_code=415)
     # Without the values: a refused record may hold personal data, and a NaN in it is no JSON.
     found = [
         {"field": "body", "message": f"not valid JSON: {item['ctx']['error']}"}
@@ -281,11 +313,11 @@ def _plain(message: str) -> str:
 
 
 async def _unforeseen(_request: Request, error: Exception) -> JSONResponse:
-    # It is answered outside of what names the request in every other answer.
+    # It is answered outside of what names the request, and bears the headers, in every other answer.
     return JSONResponse(
         {"error": "unforeseen", "detail": f"{type(error).__name__}; the service's log says where"},
         status_code=500,
-        headers={followed.NAME: followed.followed().request_id},
+        headers={**PLAIN, followed.NAME: followed.followed().request_id},
     )
 
 
@@ -311,6 +343,9 @@ async def _other_record(_request: Request, error: Exception) -> JSONResponse:
 HANDLERS: dict[type[Exception], Any] = {
     RequestValidationError: _invalid,
     Refused: refused,
+    Unwelcome: unwelcome,
+    TooMany: too_many,
+    HTTPException: not_here,
     StoreUnavailable: _refused("not_recorded"),
     FallbackFailed: _refused("fallback_failed"),
     Overloaded: _refused("overloaded"),

@@ -29,6 +29,7 @@ from harness.errors import PilotError, unforeseen
 from harness.serving import logs
 from harness.serving.app import create_app, in_force
 from harness.serving.confirming import confirming
+from harness.serving.door import PLAIN
 from harness.serving.processes import end_servers
 from harness.serving.server import Prepared, delivering, prepare
 from harness.serving.service import Service
@@ -100,7 +101,7 @@ class PerProcess:
             app = await self._here()
         except PilotError as error:
             log.error("%s", error)
-            await JSONResponse({"error": "not_started"}, status_code=503)(scope, receive, send)
+            await JSONResponse({"error": "not_started"}, 503, headers=PLAIN)(scope, receive, send)
             return
         try:
             await app(scope, receive, send)
@@ -164,7 +165,12 @@ class PerProcess:
             routes=prepared.routes,
             routes_budget_s=settings.serving.routes_budget_ms / 1000,
             root=settings.root,
+            most_bytes=settings.serving.max_body_kb * 1024,
+            tls=settings.serving.tls_certificate is not None,
         )
+        if service.access.oidc is not None:
+            service.access.oidc.start()
+            stack.callback(service.access.oidc.close)
         stack.enter_context(service.metrics.sampling())
         stack.enter_context(delivering(settings, service))
         address = await stack.enter_async_context(confirming(lambda: seen(service)))

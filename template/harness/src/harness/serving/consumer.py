@@ -14,9 +14,9 @@ from enum import Enum
 import httpx
 
 from harness import __version__
+from harness.address import loopback
 from harness.errors import PilotError
 from harness.serving import followed, tracing
-from harness.serving.address import loopback
 from harness.serving.followed import Followed
 from harness.serving.logs import failed
 from harness.store import Parcel

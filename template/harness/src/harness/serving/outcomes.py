@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 PATH = "/outcomes"
 MOST = 10_000
+MOST_BYTES = 4 * 1024 * 1024
 
 
 class ReceivedOut(BaseModel):
@@ -46,7 +47,8 @@ def attach(app: FastAPI, service: Service) -> None:
         Body(),
     ]
     receive.__annotations__["return"] = ReceivedOut
-    app.post(PATH, response_model=ReceivedOut, dependencies=[requires("outcomes")])(receive)
+    guard = requires("outcomes", most_bytes=MOST_BYTES)
+    app.post(PATH, response_model=ReceivedOut, dependencies=[guard])(receive)
 
 
 def _as_list(body: Any) -> Any:

@@ -6,6 +6,7 @@ import logging
 import signal
 import socket
 import time
+from typing import Any
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
@@ -13,7 +14,9 @@ from uvicorn.supervisors import Multiprocess
 
 from harness.errors import PilotError
 from harness.serving.asgi import PerProcess, Place
+from harness.serving.connections import Bounds, Config
 from harness.serving.server import listen, prepare
+from harness.serving.tls import renew, tls_options
 from harness.settings import Settings
 
 # A model may take long to load; after that the workers are watched, ready or not.
@@ -38,45 +41,55 @@ def serve(settings: Settings, *, host: str, port: int, workers: int = 1, debug: 
 
     Raises:
         PilotError: The address is not allowed in the stage, or is in use, or routes.py cannot be served, or a
-            worker could not start.
+            worker could not start, or the certificate cannot be used.
     """
+    tls = tls_options(settings)
     prepared = prepare(settings, host)
     listener = listen(host, port)
-    url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    url = f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     place = Place(settings, host, url, debug)
     try:
         if workers == 1:
             prepared.load()
-            _alone(PerProcess(place, prepared), listener)
+            _alone(_config(PerProcess(place, prepared), settings, tls, 1), listener, settings)
         else:
             prepared.service.close()  # each worker opens its own
-            _several(PerProcess(place), listener, url, workers)
+            _several(_config(PerProcess(place), settings, tls, workers), listener, url)
     finally:
         listener.close()
 
 
-def _config(app: PerProcess, workers: int) -> uvicorn.Config:
-    return uvicorn.Config(
+def _config(app: PerProcess, settings: Settings, tls: dict[str, Any], workers: int) -> Config:
+    bounds = Bounds(settings.serving.connections, settings.serving.request_timeout_s)
+    return Config(
         app,
+        bounds,
         workers=workers,
         lifespan="on",
         log_config=None,
         log_level="warning",
         access_log=False,
         server_header=False,
+        # What a caller says of its own address counts for nothing here.
+        proxy_headers=False,
         timeout_worker_healthcheck=HUNG_AFTER_S,
+        **tls,
     )
 
 
-def _alone(app: PerProcess, listener: socket.socket) -> None:
+def _alone(config: Config, listener: socket.socket, settings: Settings) -> None:
     # uvicorn answers what is under way, and then raises the signal again for whoever handled it before.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: None)
-    uvicorn.Server(_config(app, 1)).run(sockets=[listener])
+    if config.is_ssl:
+        config.load()
+        if (context := config.ssl) is not None:
+            signal.signal(signal.SIGHUP, lambda _number, _frame: renew(context, settings))
+    uvicorn.Server(config).run(sockets=[listener])
 
 
-def _several(app: PerProcess, listener: socket.socket, url: str, workers: int) -> None:
-    supervisor = _Supervisor(_config(app, workers), [listener], url)
+def _several(config: Config, listener: socket.socket, url: str) -> None:
+    supervisor = _Supervisor(config, [listener], url)
     supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         raise PilotError(
@@ -114,6 +127,14 @@ class _Supervisor(Multiprocess):
         for pid in before:
             if pid not in after:
                 log.error("worker %d died or did not answer, and another takes its place", pid)
+
+    def handle_hup(self) -> None:
+        """Replace the workers one after the other; a new one has as long to start as the first ones had."""
+        self.config.timeout_worker_healthcheck = START_WITHIN_S
+        try:
+            super().handle_hup()
+        finally:
+            self.config.timeout_worker_healthcheck = HUNG_AFTER_S
 
     def join_all(self) -> None:
         """Wait until every worker has answered what was under way, and no longer than that may take."""

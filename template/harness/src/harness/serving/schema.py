@@ -22,6 +22,7 @@ from harness.pipeline.columns import frame_schema as frame_schema
 from harness.store import Outcome
 
 KNOWN_AT = "known_at"
+LARGEST = 2**63 - 1
 
 PYTHON: dict[FieldType, type] = {
     "text": str,
@@ -90,7 +91,11 @@ def _field(declared: pilot.Field) -> tuple[Any, Any]:
         kind = Annotated[str, AfterValidator(_not_blank)]
     elif declared.type == "date":
         kind = Annotated[date, BeforeValidator(_iso_date)]
-    bounded = Annotated[kind, Field(ge=declared.low, le=declared.high)]
+    low, high = declared.low, declared.high
+    if declared.type == "integer":  # beyond 64 bits no column of a model's features takes it
+        low = -LARGEST - 1 if low is None else low
+        high = LARGEST if high is None else high
+    bounded = Annotated[kind, Field(ge=low, le=high)]
     if declared.required:
         return bounded, Field(description=described)
     return bounded | None, Field(default=None, description=described)

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from harness import pilot
+from harness.address import loopback
 from harness.alerts import FOLDER, Alert
 from harness.alerts import Outbox as Alerts
 from harness.control import Control, StateUnreadable, settings_control
 from harness.errors import PilotError
 from harness.pilot import Contract
 from harness.serving.access import Access
-from harness.serving.address import loopback
 from harness.serving.breaker import Rule
 from harness.serving.confined import lacking
 from harness.serving.explaining import Explaining
@@ -24,6 +24,7 @@ from harness.serving.host import ModelHost
 from harness.serving.limits import Limits
 from harness.serving.metrics import Metrics
 from harness.serving.processes import LOAD_WITHIN_S
+from harness.serving.rates import Rates
 from harness.serving.service import Service
 from harness.serving.shadow import Shadow, agreement
 from harness.serving.team import Route, load_routes
@@ -57,7 +58,7 @@ def build_service(settings: Settings, *, host: str | None = None) -> Service:
         fallback=pilot.load_fallback(settings.pilot.package),
         control=control,
         # What can be reached from elsewhere is open to nobody, whatever the stage becomes.
-        access=Access(control, open_in_sandbox=settings.serving.open_in_sandbox and loopback(reached)),
+        access=_access(settings, control, reached),
         store=store,
         models=settings.path(settings.serving.models),
         reasons=settings.serving.reasons,
@@ -79,6 +80,17 @@ def build_service(settings: Settings, *, host: str | None = None) -> Service:
             lambda: explaining_host(settings), store, may_run=lambda: not _stopped(control)
         ),
     )
+
+
+def _access(settings: Settings, control: Control, reached: str) -> Access:
+    said = settings.serving
+    oidc = None
+    if said.oidc is not None:  # with it comes cryptography, which takes a while to import
+        from harness.serving.oidc import build_oidc
+
+        oidc = build_oidc(said.oidc, settings.root)
+    rates = Rates(said.rate_per_s, said.burst) if said.rate_per_s else None
+    return Access(control, open_in_sandbox=said.open_in_sandbox and loopback(reached), oidc=oidc, rates=rates)
 
 
 def shadowing(

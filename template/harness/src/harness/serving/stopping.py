@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
+from starlette.requests import ClientDisconnect
 
 from harness import control
 from harness.control import confirmation
@@ -119,10 +120,13 @@ def _stop(folder: Path, root: Path | None, caller: Caller, reason: str) -> JSONR
 
 async def _body(request: Request) -> bytes:
     body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MOST_BYTES:
-            return b""
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > MOST_BYTES:
+                return b""
+    except ClientDisconnect:  # whoever asked for the stop need not wait for its answer
+        return b""
     return body
 
 

@@ -27,6 +27,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.requests import Request
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from harness import pilot
@@ -153,6 +154,7 @@ def _application(service: Service, routes: Sequence[Route]) -> FastAPI:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, telemetry=tracing.OF_FASTAPI)
     app.router.route_class = Guarded
     app.state.access = service.access
+    app.state.most_bytes = MOST_BYTES
     for each in routes:
         try:
             app.add_api_route(
@@ -213,10 +215,13 @@ class Team:
         of = f"{route.method} {PREFIX}{route.path}"
         self._access.check(request.headers.get("authorization"), route.scope, of=of)
         body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > MOST_BYTES:
-                raise _Told(413, "too_large", f"A body may have {MOST_BYTES:,} bytes.")
+        try:
+            async for part in request.stream():
+                body += part
+                if len(body) > MOST_BYTES:
+                    raise _Told(413, "too_large", f"A body may have {MOST_BYTES:,} bytes.")
+        except ClientDisconnect:
+            raise _Told(400, "incomplete", "The body ended before it was complete.") from None
         try:
             messages = await self._apart.call(request.scope, body)
         except Busy:

@@ -1,0 +1,183 @@
+"""What a caller may send as JSON: RFC 8259 in UTF-8, each name once, within a size, a depth and many names.
+
+Python's own parser takes more: UTF-16, a byte order mark, NaN, and of two values under one name the last,
+where a proxy in front may have looked at the first. What is refused is told without a value that was sent.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from starlette.requests import ClientDisconnect
+
+MOST_DEPTH = 32
+MOST_NAMES = 1_000
+_JSON = re.compile(rb"application/(?:[a-z0-9.+-]+\+)?json[ \t]*(?:;(.*))?", re.IGNORECASE | re.DOTALL)
+_UTF_8 = re.compile(rb"""[ \t]*charset[ \t]*=[ \t]*"?utf-?8"?[ \t]*;?[ \t]*""", re.IGNORECASE)
+
+
+class Unwelcome(Exception):
+    """A request that is refused before anything in it was looked at.
+
+    Args:
+        status: The answer's status.
+        code: What programs go by.
+        detail: What people read.
+    """
+
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        self.status = status
+        self.code = code
+        self.detail = detail
+        super().__init__(detail)
+
+
+class Strict(Request):
+    """A request whose body was read by ``strictly``; it gives what was found there."""
+
+    document: Any = None
+
+    async def json(self) -> Any:
+        """The body's document."""
+        return self.document
+
+
+async def strictly(request: Request, most_bytes: int) -> Strict:
+    """Read a request's body, as far as it may go, and parse it.
+
+    Args:
+        request: The request, whose body nobody has begun to read.
+        most_bytes: How long the body may be.
+
+    Raises:
+        Unwelcome: The body is too long, or said to be something else than JSON in UTF-8.
+        RequestValidationError: It is no JSON, or more of it than is taken.
+    """
+    _welcome(request, most_bytes)
+    body = bytearray()
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > most_bytes:
+                raise _too_large(most_bytes)
+    except ClientDisconnect:
+        raise Unwelcome(400, "incomplete", "The body ended before it was complete.") from None
+    read = Strict(request.scope, request.receive)
+    read._body = bytes(body)  # what Request.body() gives, once it was read
+    if body:
+        read.document = parse(read._body)
+    return read
+
+
+def parse(body: bytes) -> Any:
+    """The document in a body.
+
+    Raises:
+        RequestValidationError: It is no JSON in UTF-8, or deeper or wider than is taken.
+    """
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        raise _malformed("it is not UTF-8") from None
+    if text[:1] == "\ufeff":
+        raise _malformed("it begins with a byte order mark")
+    try:
+        found = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise _malformed(error.msg) from None
+    except RecursionError:
+        raise _too_deep() from None
+    except ValueError:  # Python refuses to read integers of thousands of digits
+        raise _malformed("a number has too many digits") from None
+    if b"N" in body or b"Infinity" in body:
+        _no_constants(text)
+    # Each level has a bracket: with few of them there is nothing to measure.
+    if body.count(b"[") + body.count(b"{") > MOST_DEPTH:
+        _measured(found)
+    return found
+
+
+def _welcome(request: Request, most_bytes: int) -> None:
+    kind = length = None
+    for name, value in request.scope["headers"]:
+        if name == b"content-type":
+            if kind is not None:
+                raise Unwelcome(400, "ambiguous", "Send one header content-type.")
+            kind = value
+        elif name == b"content-length":
+            length = value
+        elif name == b"content-encoding" and value.strip().lower() != b"identity":
+            raise Unwelcome(415, "not_json", "Send the JSON as it is, without a content-encoding.")
+    found = None if kind is None else _JSON.fullmatch(kind.strip())
+    if found is None:
+        raise Unwelcome(415, "not_json", "Send JSON, with the header content-type: application/json.")
+    if found[1] and b"charset" in found[1].lower() and not _UTF_8.fullmatch(found[1]):
+        raise Unwelcome(415, "not_json", "Send the JSON in UTF-8, and say no other charset.")
+    if length is not None and length.isdigit() and int(length[:20]) > most_bytes:
+        raise _too_large(most_bytes)
+
+
+def _too_large(most_bytes: int) -> Unwelcome:
+    return Unwelcome(413, "too_large", f"A body may have {most_bytes:,} bytes here.")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MOST_NAMES:
+        raise _malformed(f"an object has more than {MOST_NAMES:,} names")
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise _refused((twice,), "is given twice")
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+
+
+def _no_constants(text: str) -> None:
+    """Raises RequestValidationError where NaN, Infinity or -Infinity stands for a value, by name."""
+
+    class Constant:
+        pass
+
+    marked = json.JSONDecoder(parse_constant=lambda _: Constant).decode(text)
+    for path, value in _values(marked):
+        if value is Constant:
+            raise _refused(path, "must be a number that JSON has: NaN and Infinity are none")
+
+
+def _measured(found: Any) -> None:
+    if any(len(path) + isinstance(value, dict | list) > MOST_DEPTH for path, value in _values(found)):
+        raise _too_deep()
+
+
+def _values(found: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Each value of a document with where it stands, without recursion."""
+    left: list[tuple[tuple[str | int, ...], Any]] = [((), found)]
+    while left:
+        path, value = left.pop()
+        yield path, value
+        if isinstance(value, dict):
+            left.extend(((*path, name), each) for name, each in value.items())
+        elif isinstance(value, list):
+            left.extend(((*path, number), each) for number, each in enumerate(value))
+
+
+def _too_deep() -> RequestValidationError:
+    return _malformed(f"it is nested deeper than {MOST_DEPTH} levels")
+
+
+def _malformed(why: str) -> RequestValidationError:
+    return RequestValidationError(
+        [{"type": "json_invalid", "loc": ("body",), "msg": why, "ctx": {"error": why}}]
+    )
+
+
+def _refused(path: tuple[str | int, ...], why: str) -> RequestValidationError:
+    return RequestValidationError([{"type": "value_error", "loc": ("body", *path), "msg": why}])
