@@ -1,8 +1,8 @@
-"""What does bulk data take? Clean, profile and check a messy table, beside hand-written SQL for the same work.
+"""What does bulk data take? Clean, profile and check a messy table, beside SQL by hand for the same work.
 
-`data.py` takes a million rows; `data.py --rows 10000000` ten million, and a million beside them for the growth.
-Every measurement is a process of its own, whose peak of memory it reports; both ways have to find the same, or
-there is no figure. Then the example's features, of one record and of 64, as a service computes them.
+`data.py` takes a million rows; `data.py --rows 10000000` ten million, and a million beside them for growth.
+Every measurement is a process of its own, whose peak of memory it reports; both ways have to find the same,
+or there is no figure. Then the example's features, of one record and of 64, as a service computes them.
 """
 
 from __future__ import annotations

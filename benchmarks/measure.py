@@ -58,18 +58,20 @@ class Row:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """What / measured / peer or floor / ratio / target, as text."""
+        """What / measured / peer or floor / ratio / target, as text, also where nothing was measured."""
         ratio = self.ratio
         peer = f"{_amount(self.beside, self.unit)} {self.peer}" if self.beside else self.peer
         return (
             self.what,
-            _amount(self.measured, self.unit),
+            _amount(self.measured, self.unit) if self.measured else "not measured",
             peer or "–",
             "–" if ratio is None else f"{ratio:.2f}",
             self._target(),
         )
 
     def _target(self) -> str:
+        if not self.measured:
+            return "–"
         value = self.ratio if self.target_is_ratio else median(self.measured)
         unit = "times" if self.target_is_ratio else self.unit
         if self.at_most is not None:

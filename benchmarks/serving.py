@@ -326,7 +326,7 @@ def peer(pilot: Path, asker: Asker, rows: Sequence[Row], plan: Plan) -> list[Row
             if model is None
             else "no MLflow server here"
         )
-        return [Row(f"{what}: not measured ({why})", [], "")]
+        return [Row(f"{what} ({why})", [], "")]
     folder, bodies = SCRATCH / "bench-mlflow", SCRATCH / "bench-mlflow.json"
     shutil.rmtree(folder, ignore_errors=True)
     script = str(subject.INSIDE / "mlflow_model.py")
@@ -342,7 +342,7 @@ def peer(pilot: Path, asker: Asker, rows: Sequence[Row], plan: Plan) -> list[Row
         )
     try:
         if not answers(port, process):
-            return [Row(f"{what}: not measured (it does not start, see {log.name})", [], "")]
+            return [Row(f"{what} (it does not start, see {log.name})", [], "")]
         url = f"http://127.0.0.1:{port}/invocations"
         wrk(str(asker.wrk), url, bodies, 4, 2.0)
         theirs = [

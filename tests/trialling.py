@@ -288,7 +288,7 @@ class Trialling:
             "figures": {},
             "checks": [{"name": "held", "outcome": "passed", "detail": "it holds"}],
         }
-        for name in (only,) if only else ("kill", "data-quality", "integration"):
+        for name in (only,) if only else ("kill", "data-quality", "integration", "load"):
             file = root / "evidence" / "drills" / f"{name}.json"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps({**said, "drill": name, **changes}))

@@ -1,7 +1,7 @@
-"""Clean, profile and check a messy table: ``bulk.py standard|hand FILE FOLDER`` prints what each took and found.
+"""Clean, profile and check a table: ``bulk.py standard|hand FILE FOLDER`` prints what each took and found.
 
 ``standard`` takes the harness's own functions and the example's, on Ibis; ``hand`` is SQL for DuckDB, written
-for this table. Each is a process of its own, so that its peak memory is its own, and both have to find the same.
+for this table. Each is a process of its own, so that its peak memory is its own; both have to find the same.
 """
 
 from __future__ import annotations
@@ -172,7 +172,8 @@ def cleaned(example: ModuleType, orders: Any) -> Any:
 def example() -> ModuleType:
     """The example's sources.py, as it stands in the template."""
     spec = importlib.util.spec_from_file_location("example_sources", EXAMPLE)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -292,8 +292,8 @@ MUTANTS = (
     Mutant(
         "real data decides in the sandbox",
         SERVICE,
-        'permission.stage == "sandbox" and self.host.manifest(permission.digest).origin == "real"',
-        "False",
+        '            and permission.stage == "sandbox"\n            and self.host.manifest(digest)',
+        "            and False\n            and self.host.manifest(digest)",
         DECISIONS,
         "real_data",
     ),

@@ -263,4 +263,12 @@ MUTANTS = (
         PROBED,
         "stands_for",
     ),
+    mutant(
+        "one category in every row is nothing",
+        PROBES,
+        "        *_one_value(records, contract),\n",
+        "",
+        PROBED,
+        "one_category",
+    ),
 )

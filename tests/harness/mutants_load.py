@@ -191,6 +191,14 @@ MUTANTS = (
         "one_fault and missing",
     ),
     Mutant(
+        "no gate asks for the load drill",
+        "readiness/trial.py",
+        '    ("trial.drilled_load", "load", "platform", ',
+        '    ("trial.drilled_load", "kill", "platform", ',
+        "test_rollout_gates.py",
+        "no_drill_of_the_load",
+    ),
+    Mutant(
         "late answers pass the drill",
         OVERLOAD,
         "        checks.that(name, p99 <= allowed, told)\n",

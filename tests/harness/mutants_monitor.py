@@ -185,8 +185,8 @@ MUTANTS = (
     Mutant(
         "an outcome that was corrected counts twice",
         "store/outcomes.py",
-        ".where(o.sequence.in_(latest), d.sequence.in_(last))",
-        ".where(d.sequence.in_(last))",
+        "o.received_at < end, o.sequence.in_(latest))",
+        "o.received_at < end)",
         SIGNALS,
         "corrected_outcome",
     ),

@@ -355,3 +355,23 @@ def test_chance_looks_like_no_leak_however_few_there_are() -> None:
         )  # fmt: skip
         assert found is not None
         assert found.at_least < Probes().warn_auc
+
+
+@pytest.mark.parametrize(
+    ("sites", "records", "found"),
+    [
+        (["south"], 2000, True),
+        (["south", None], 2000, True),
+        (["south"], 99, False),
+        (["south", "north"], 2000, False),
+    ],
+    ids=["one", "one-or-none", "too-few", "both"],
+)
+def test_one_category_in_every_row_is_named(sites: list[str | None], records: int, found: bool) -> None:
+    readings = [
+        row | {"site": sites[number % len(sites)] if number < records else None}
+        for number, row in enumerate(rows())
+    ]
+    named = {each.id: each.what for each in probed(readings).findings if each.probe == "one_value"}
+    assert set(named) == ({"one_value:site"} if found else set())
+    assert all("records that have it say 'south'" in said for said in named.values())

@@ -1,4 +1,4 @@
-"""An object store is read by its own protocol, and what goes wrong there is told by name and without a secret."""
+"""An object store is read by its own protocol; what goes wrong there is told by name, without a secret."""
 
 from __future__ import annotations
 

@@ -188,6 +188,28 @@ def test_every_line_of_a_service_is_an_object(tiny: Any, served: Serve, wait: Wa
     assert "zq-7731" not in log.read_text()
 
 
+@pytest.mark.parametrize("options", [(), ("--debug",)], ids=["quiet", "debug"])
+def test_what_a_model_prints_is_logged_and_shown_with_debug_alone(
+    tiny: Any, served: Serve, wait: Wait, options: tuple[str, ...]
+) -> None:
+    digest = tiny.offered()
+    running = served(before=options, PILOT_SERVING__LOG_FORMAT="json")
+    tiny.model_does(
+        digest, "import os\nfor n in range(3): os.write(1 + n % 2, b'row zq-773%d\\n' % n)\nraise OSError"
+    )
+    httpx.post(f"{running.url}/decide", json=tiny.record, trust_env=False, timeout=30)
+    log = tiny.root / "service-0.log"
+    wait(lambda: "harness.model" in log.read_text() and "model_failed" in log.read_text())
+    wait(lambda: not options or "zq-7732" in log.read_text())
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    of_the_model = [line["event"] for line in lines if line["logger"] == "harness.model"]
+    if options:
+        assert of_the_model == ["row zq-7730", "row zq-7731", "row zq-7732"]
+    else:
+        assert of_the_model == [logs.PRINTED]
+        assert "zq-773" not in log.read_text()
+
+
 def test_names_of_deliveries_are_kept_for_a_while_and_no_longer() -> None:
     followed.begin(Followed("n-1"))
     try:

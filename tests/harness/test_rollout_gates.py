@@ -167,6 +167,10 @@ def no_drill_of_the_delivery(trialling: Trialling, _pairs: Pairs) -> None:
     (trialling.tiny.root / "evidence" / "drills" / "integration.json").unlink()
 
 
+def no_drill_of_the_load(trialling: Trialling, _pairs: Pairs) -> None:
+    (trialling.tiny.root / "evidence" / "drills" / "load.json").unlink()
+
+
 def failed_drill_of_the_data(trialling: Trialling, _pairs: Pairs) -> None:
     trialling.drilled(only="data-quality", passed=False, verdict="failed", checks=[FAILED])
 
@@ -251,6 +255,7 @@ def undated_drill(trialling: Trialling, _pairs: Pairs) -> None:
         (no_drill_of_the_data, "trial.drilled_data", "? whether bad data is set aside"),
         (no_drill_of_the_delivery, "trial.drilled_integration", "? whether each decision reaches"),
         (failed_drill_of_the_data, "trial.drilled_data", "the last drill came out failed"),
+        (no_drill_of_the_load, "trial.drilled_load", "? whether it sheds what is too much"),
         (old_drill_of_the_delivery, "trial.drilled_integration", "longer ago than 30 days"),
         (old_drill, "trial.drilled", "longer ago than 30 days"),
         (drill_ahead, "trial.drilled", "which has not come yet"),

@@ -80,6 +80,8 @@ def test_a_key_like_no_other_is_to_be_removed(tiny: Any) -> None:
         ("\n[downstream]\nurl = 'erp.example.org/decisions'\n", "[downstream]", "url"),
         ("\n[downstream]\nurl = 'ftp://erp.example.org'\n", "[downstream]", "url"),
         ("\n[downstream]\nurl = 'http://'\n", "[downstream]", "url"),
+        ("\n[slo]\nrate_per_s = 0\n", "[slo]", "rate_per_s"),
+        ("\n[slo]\np95_ms = 100\np99_ms = 50\n", "[slo]", "p99_ms"),
         ("\n[downstream]\nurl = 'http://[::1/x'\n", "[downstream]", "url"),
     ],
 )

@@ -42,7 +42,7 @@ MISTAKES = (
     Mistake(
         "a scope that there is not",
         ("token", "issue", "collections", "--scope", "decide", "--scope", "everything"),
-        ("token scopes: there is no such scope", "Use decide, outcomes, feedback, operate, approve"),
+        ("token scopes: there is no such scope", "Use decide, outcomes, feedback, read, operate, approve"),
     ),
     Mistake(
         "a token for no day",

@@ -1,4 +1,4 @@
-"""Start the S3 server that ``install.sh`` installed, on the loopback, with two accounts that it tells apart."""
+"""Start the S3 server that ``install.sh`` installed, on the loopback, with accounts that it tells apart."""
 
 from __future__ import annotations
 
@@ -127,7 +127,8 @@ def _account(url: str, name: str, may: dict[str, object]) -> Key:
 
 
 def _iam(url: str, **asked: str) -> str:
-    signed = f"AWS4-HMAC-SHA256 Credential=nobody/20260101/{REGION}/iam/aws4_request, SignedHeaders=host, Signature=0"
+    scope = f"nobody/20260101/{REGION}/iam/aws4_request"
+    signed = f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"
     answer = httpx.post(url, data=asked, headers={"Authorization": signed}, trust_env=False, timeout=20)
     assert answer.is_success, answer.text
     return answer.text

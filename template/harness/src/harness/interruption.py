@@ -13,6 +13,8 @@ EXIT_CODE = 130
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 END_WITHIN_S = 60.0
 
+_asked = False
+
 
 def end_cleanly() -> None:
     """Turn the first of the signals into KeyboardInterrupt, and let no further one disturb the cleaning up.
@@ -23,6 +25,11 @@ def end_cleanly() -> None:
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _once)
+
+
+def asked_to_end() -> bool:
+    """Whether one of the signals has come: an error after it may be what a library made of it."""
+    return _asked
 
 
 def no_traceback() -> None:
@@ -69,6 +76,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _once(_number: int, _frame: FrameType | None) -> None:
+    global _asked
+    _asked = True
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -142,3 +142,17 @@ class Downstream(Section):
         if 0 < len(secret.get_secret_value()) < SECRET_AT_LEAST:
             raise ValueError(f"a secret has {SECRET_AT_LEAST} characters at least")
         return secret
+
+
+class Batch(Section):
+    """Decisions on many records at once.
+
+    Attributes:
+        folder: Where the records of these decisions are kept; it belongs into the backup of the store.
+        rows_a_chunk: How many records are decided together, and how many a stop throws away at most, twice.
+        budget_s: Seconds that the model may take for a chunk before the fallback decides it.
+    """
+
+    folder: Path = Path("var/batches")
+    rows_a_chunk: int = Field(default=100_000, ge=1, le=1_000_000)
+    budget_s: float = Field(default=60.0, gt=0, le=3_600, allow_inf_nan=False)

@@ -26,7 +26,7 @@ from pydantic_settings import (
 from harness.data_settings import Gap, Population, Probes, Spark
 from harness.errors import PilotError
 from harness.sections import Section
-from harness.serving_settings import Downstream, Serving, Slo, Store
+from harness.serving_settings import Batch, Downstream, Serving, Slo, Store
 from harness.source_kinds import EMBEDDED, KINDS, CsvSource, PostgresSource, Source
 
 FILE = "pilot.toml"
@@ -197,6 +197,7 @@ class Settings(BaseSettings):
     data: Data = Data()
     sandbox: Sandbox = Sandbox()
     serving: Serving = Serving()
+    batch: Batch = Batch()
     slo: Slo = Slo()
     store: Store = Store()
     downstream: Downstream = Downstream()

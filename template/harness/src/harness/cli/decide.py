@@ -1,4 +1,4 @@
-"""`pilot decide`: ask the running service."""
+"""`pilot decide`: ask the running service about one record, or decide many records at once."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import json
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from harness.batch import Wanted
 from harness.cli import context
 from harness.errors import CheckFailed, PilotError
+from harness.progress import working
 from harness.settings import Settings
 
 TOKEN = "PILOT_TOKEN"
@@ -31,9 +34,49 @@ def decide(
     ] = None,
     url: Annotated[str, typer.Option(help="The service's address; by default that of pilot.toml.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+    batch: Annotated[
+        str,
+        typer.Option(
+            help="Decide all records of a .parquet or .csv file or folder; `records`: the pilot's own."
+        ),
+    ] = "",
+    to: Annotated[
+        Path | None, typer.Option(help="With --batch: the folder to write the decisions to.")
+    ] = None,
+    batch_id: Annotated[
+        str, typer.Option("--id", help="With --batch: its name; by default made of the input.")
+    ] = "",
+    reasons: Annotated[
+        int | None,
+        typer.Option(help="With --batch: how many reasons the model gives; 0 is fastest.", min=0, max=20),
+    ] = None,
+    deliver: Annotated[
+        bool, typer.Option("--deliver", help="With --batch: deliver each decision to [downstream] as well.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --batch: say how many records, and who would decide them.")
+    ] = False,
 ) -> None:
-    """Ask the running service for a decision on one record; a token is taken from PILOT_TOKEN."""
+    """Ask the running service for a decision on one record, with a token from PILOT_TOKEN; or decide a batch.
+
+    A batch needs no service. Run again, it goes on where it was interrupted. Exit code 1: records were set
+    aside beyond [data] max_bad_share, or the fallback could not decide some.
+    """
     settings = context.settings()
+    if batch:
+        if record or example is not None or url:
+            mend = "Give --batch INPUT without a record, --example or --url: no service is asked."
+            raise PilotError("a batch and a record at once", where="pilot decide", mend=mend)
+        wanted = Wanted(batch, batch_id, to, deliver, reasons)
+        raise typer.Exit(
+            _rehearse(settings, wanted, as_json) if dry_run else _batch(settings, wanted, as_json)
+        )
+    if to is not None or batch_id or reasons is not None or deliver or dry_run:
+        raise PilotError(
+            "--to, --id, --reasons, --deliver and --dry-run are a batch's",
+            where="pilot decide",
+            mend="Name what is to be decided: --batch INPUT.",
+        )
     if (example is None) == (record == ""):
         raise PilotError(
             "a decision needs one record", where="pilot decide", mend="Name a JSON file, -, or --example N."
@@ -50,6 +93,61 @@ def decide(
         effect = "" if reason["effect"] is None else f" ({reason['effect']:+.3f})"
         context.say(f"  because {reason['feature']} = {_short(reason['value'])}{effect}")
     context.say(f"  decision {answer['decision_id']}, recorded")
+
+
+def _batch(settings: Settings, wanted: Wanted, as_json: bool) -> int:
+    from harness.batch.run import run
+
+    with working("Deciding") as report:
+        told = run(settings, wanted, report)
+    if as_json:
+        context.say_json(told.document())
+    else:
+        kept = f", {told.kept:,} of them from an earlier run" if told.kept else ""
+        chunks = "1 chunk" if told.chunks == 1 else f"{told.chunks:,} chunks"
+        context.say(
+            f"batch {told.batch_id}: {told.decided:,} of {told.rows:,} records decided, in {chunks}{kept}"
+        )
+        for (served_by, why), count in sorted(told.counts.items(), key=lambda each: -each[1]):
+            context.say(f"  {count:>12,}  by {served_by} ({why})")
+        _say_aside(told.set_aside, told.broken, told.malformed)
+        if told.decided_now:
+            context.say(f"  {told.decided_now / told.seconds:,.0f} records a second")
+        context.say(f"  on record in {told.folder}")
+        if told.files:
+            context.say(f"  handed over in {wanted.to}, announced by {Path(told.files[-1]).name}")
+    return _judged(settings, told.rows, told.set_aside, told.broken, told.malformed)
+
+
+def _rehearse(settings: Settings, wanted: Wanted, as_json: bool) -> int:
+    from harness.batch.run import rehearse
+
+    with working("Looking") as report:
+        told = rehearse(settings, wanted, report)
+    if as_json:
+        context.say_json(told)
+    else:
+        context.say(f"batch {told['batch_id']}: {told['rows']:,} records; nothing was decided")
+        for each in sorted(told["would_decide"], key=lambda one: -one["count"]):
+            model = f", model {each['model'][:12]}" if each["model"] else ""
+            context.say(f"  {each['count']:>12,}  by the {each['by']} ({each['why']}{model})")
+        _say_aside(told["set_aside"], told["broken"], told["malformed"])
+    return _judged(settings, told["rows"], told["set_aside"], told["broken"], told["malformed"])
+
+
+def _say_aside(aside: int, broken: Mapping[str, int], malformed: int) -> None:
+    if aside:
+        rules = ", ".join(
+            f"{rule} {count:,}" for rule, count in sorted(broken.items(), key=lambda one: -one[1])
+        )
+        context.say(f"  {aside:>12,}  set aside ({rules})")
+    if malformed:
+        context.say(f"  {malformed:>12,}  lines with too many or too few values")
+
+
+def _judged(settings: Settings, rows: int, aside: int, broken: Mapping[str, int], malformed: int) -> int:
+    allowed = settings.data.max_bad_share * max(rows + malformed, 1)
+    return int(aside + malformed > allowed or "fallback_failed" in broken)
 
 
 def address(settings: Settings) -> str:

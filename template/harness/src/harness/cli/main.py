@@ -137,9 +137,11 @@ def _run(arguments: list[str] | None) -> int:
     except Exception as error:
         if context.debug():
             traceback.print_exc()
-        told = unforeseen(error, _root())
-        typer.echo(f"pilot: {told}", err=True)
-        return told.exit_code
+        if not interruption.asked_to_end():
+            told = unforeseen(error, _root())
+            typer.echo(f"pilot: {told}", err=True)
+            return told.exit_code
+        code = interruption.EXIT_CODE  # DuckDB, for one, makes an error of its own of Ctrl-C
     if code == interruption.EXIT_CODE:  # Typer makes a code of Ctrl-C, and says nothing
         typer.echo("pilot: interrupted; run it again, what was finished is kept", err=True)
     return code if isinstance(code, int) else 0

@@ -59,7 +59,7 @@ def simulate(
             where="pilot.toml",
             mend='Set url = "embedded" for a database and a path below var/ for files to simulate them.',
         )
-    sized = {"--rows": rows, "--months": months, "--missing": missing, "--mess": mess}
+    sized: dict[str, object] = {"--rows": rows, "--months": months, "--missing": missing, "--mess": mess}
     sized |= {"--drift": drift, "--until": until, "--seed": seed, "--profile": profile if next_ else None}
     given = [name for name, value in sized.items() if value not in (None, "pilot")]
     if next_ and given:

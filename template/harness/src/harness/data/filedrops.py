@@ -93,7 +93,7 @@ class Drop:
         if isinstance(error, duckdb.Error) or (isinstance(error, OSError) and error.errno is None):
             what = "CSV" if not self._is_parquet(table) else "Parquet"
             return PilotError(
-                f"the files cannot be read as {what}: {(said.strip() or type(error).__name__).splitlines()[0]}",
+                f"the files cannot be read as {what}: {(said.strip() or 'no reason given').splitlines()[0]}",
                 where=where,
                 mend="Correct the files there, or the pattern in sources.py.",
             )
@@ -175,7 +175,7 @@ class Drop:
                 raise PilotError(
                     f"reading stopped: {first_line(error)}",
                     where=f"{self.system}: {address}",
-                    mend="Bring it back, or see to the right to read it, and run again; no snapshot was written.",
+                    mend="Bring it back, or the right to read it, and run again; no snapshot was written.",
                 ) from error
             if changed:
                 raise PilotError(
@@ -269,7 +269,7 @@ def drop(settings: Settings, system: str, source: CsvSource | FilesSource) -> Dr
         raise PilotError(
             f"it cannot be opened: {first_line(error)}",
             where=where,
-            mend="Write a folder, or an address such as s3://bucket/folder; options are those of its package.",
+            mend="Write a folder, or an address such as s3://bucket/folder, and options that it takes.",
         ) from error
     room = settings.path("var", "spill")
     room.mkdir(parents=True, exist_ok=True)

@@ -28,6 +28,8 @@ from harness.progress import Report
 PROXY = {"auc": 0.999, "rank_correlation": 0.9999}
 # Chance leaves a column empty that often in all records whose outcome is not known yet.
 BY_CHANCE = 1e-6
+# So many records of one category are no coincidence, where the contract declares several.
+LEAST_ALIKE = 100
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ def probe(records: ir.Table, sides: Sides, contract: Contract, bounds: Probes, r
         *_future(records, contract, singles, bounds),
         *_available(records, sides, contract),
         *_too_good(sides, contract, singles, bounds),
+        *_one_value(records, contract),
     ]
     entities = overlap(sides.train, sides.test, contract)
     findings += shared(entities, contract)
@@ -213,6 +216,30 @@ def _future(
             )
         )
     return found
+
+
+def _one_value(records: ir.Table, contract: Contract) -> list[Finding]:
+    """Categories of which every record has the same one: a mapping, or a default that the source fills in."""
+    names = [field.name for field in contract.fields if len(field.categories) > 1]
+    wanted: dict[str, Any] = {}
+    for name in names:
+        column = records[name]
+        wanted |= {f"{name}.there": column.count(), f"{name}.low": column.min(), f"{name}.high": column.max()}
+    row = records.aggregate(**wanted).to_pyarrow().to_pylist()[0] if wanted else {}
+    return [
+        Finding(
+            "one_value",
+            name,
+            "warn",
+            f"all {row[f'{name}.there']:,} records that have it say '{row[f'{name}.low']}'",
+            f"sources.py {name}",
+            "See whether a mapping or a default makes it so; if it is true, take it out of contract.py.",
+            1.0,
+            1.0,
+        )
+        for name in names
+        if row[f"{name}.there"] >= LEAST_ALIKE and row[f"{name}.low"] == row[f"{name}.high"]
+    ]
 
 
 def _available(records: ir.Table, sides: Sides, contract: Contract) -> list[Finding]:

@@ -13,7 +13,7 @@ from harness.pipeline import layout
 from harness.readiness.case import Case, Requirement, Unknown
 
 LOOSEST = 0.25
-"""A total variation distance above which nobody would call two populations alike, whatever pilot.toml allows."""
+"""A total variation distance above which two populations are not alike, whatever pilot.toml allows."""
 
 WHERE = layout.PROFILE.as_posix()
 AGAIN = "`pilot run`, and commit what it wrote."

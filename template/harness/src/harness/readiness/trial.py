@@ -24,6 +24,7 @@ DRILLS = (
     ("trial.drilled", "kill", "platform", "whether a kill stops the model"),
     ("trial.drilled_data", "data-quality", "data", "whether bad data is set aside or stops the pipeline"),
     ("trial.drilled_integration", "integration", "platform", "whether each decision reaches its consumer"),
+    ("trial.drilled_load", "load", "platform", "whether it sheds what is too much"),
 )
 DRILL_EVERY = timedelta(days=30)
 RECENT = timedelta(days=4)

@@ -288,7 +288,7 @@ async def _unforeseen(_request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(
         {"error": "unforeseen", "detail": f"{type(error).__name__}; the service's log says where"},
         status_code=500,
-        headers=followed.followed().headers(),
+        headers={followed.NAME: followed.followed().request_id},
     )
 
 

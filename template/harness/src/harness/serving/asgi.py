@@ -167,7 +167,7 @@ class PerProcess:
         )
         stack.enter_context(service.metrics.sampling())
         stack.enter_context(delivering(settings, service))
-        address = await stack.enter_async_context(confirming(lambda: _seen(service)))
+        address = await stack.enter_async_context(confirming(lambda: seen(service)))
         url = "" if place is None else place.url
         again = stack.enter_context(noted(settings.root, service.control.folder, url, address))
         keeping = asyncio.ensure_future(_keep(again))
@@ -187,13 +187,14 @@ async def _keep(again: Callable[[], None]) -> None:
         again()
 
 
-def _seen(service: Service) -> dict[str, Any]:
+def seen(service: Service) -> dict[str, Any]:
+    """What this process says to whoever stops: what it sees, and what is under way."""
     # The stop before the count: a decision that begins to count in between has seen the stop.
-    seen = in_force(service)
+    stopped = in_force(service)
     counted = asdict(service.underway.count())
     return {
         "pid": os.getpid(),
-        **seen,
+        **stopped,
         "under_way": counted["under_way"],
         "last_model_decision": counted["last"],
     }

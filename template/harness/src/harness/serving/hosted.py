@@ -7,21 +7,25 @@ service as if a stranger had sent it.
 from __future__ import annotations
 
 import importlib
+import json
 import socket
 import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import date
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from harness.errors import PilotError, place
 from harness.pilot import Choice
 from harness.serving.limits import Limits
 from harness.serving.scored import Scored, ScoreInvalid
 from harness.serving.scorer import CodeFailed, Scorer, load_scorer
-from harness.serving.wire import Ended, encode, receive, send
+from harness.serving.wire import Ended, encode, exactly, receive, send
 
 MOST_TRACE = 20_000
 
@@ -33,7 +37,11 @@ def run(channel: socket.socket) -> None:
         scorer = _loaded(channel, asked)
         while scorer is not None:
             call = receive(channel, None)
-            send(channel, _answer(scorer, call), None)
+            if "columns" in call:
+                for part in _answer_columns(scorer, call, exactly(channel, call["columns"], None)):
+                    send(channel, part, None)
+            else:
+                send(channel, _answer(scorer, call), None)
     except Ended:
         pass
 
@@ -80,6 +88,18 @@ def _told(found: Scored | BaseException) -> dict[str, Any]:
     if isinstance(found, ScoreInvalid):
         return {"invalid": _described(found)}
     return {"failed": _described(found), "lacks": _lacks(found)}
+
+
+def _answer_columns(scorer: Scorer, call: Mapping[str, Any], content: bytes) -> list[bytes]:
+    """To many records at once, which came as an Arrow IPC stream: a message with the lengths of what follows
+    it, the scores as doubles of eight bytes, and the reasons as JSON."""
+    try:
+        scores, reasons = scorer.scores(pl.read_ipc_stream(BytesIO(content)), call["reasons"])
+        told = [[[each.feature, each.value, each.effect] for each in row] for row in reasons]
+        parts = [scores.astype("<f8").tobytes(), json.dumps(told, allow_nan=False).encode()]
+    except BaseException as error:  # sys.exit() and a native library's panic are failures like any other
+        return [encode({"id": call["id"], **_told(error)})]
+    return [encode({"id": call["id"], "scores": len(parts[0]), "reasons": len(parts[1])}), *parts]
 
 
 def _described(error: BaseException) -> list[str]:

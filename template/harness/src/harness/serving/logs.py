@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 import time
 from types import TracebackType
@@ -24,9 +25,15 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 # Fields of a line besides its text; by this name among what ``logging`` calls extra.
 FIELDS = "fields"
 
+MOST_OF_A_LINE = 2_000
+SAID_EVERY_S = 60.0
+PRINTED = "the model's process printed something, which `pilot --debug serve` shows: it may quote a record"
+
 LogFormat = Literal["auto", "json", "text"]
 
 log = logging.getLogger("harness.serving")
+model_log = logging.getLogger("harness.model")
+_debug = False
 
 _Raised: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
@@ -119,6 +126,8 @@ def set_up(*, debug: bool, form: LogFormat = "auto") -> None:
         debug: Whether whole tracebacks are wanted, with the values that may be in them.
         form: Text or JSON; ``auto`` is text on a terminal and JSON elsewhere.
     """
+    global _debug
+    _debug = debug
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
     formatter = Lines(debug=debug) if text else Objects(debug=debug)
     root = logging.getLogger()
@@ -132,6 +141,25 @@ def set_up(*, debug: bool, form: LogFormat = "auto") -> None:
     # It tells of every request that it makes, with its address.
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def log_output(descriptor: int) -> None:
+    """Log what a model's process prints, line by line, until nobody can write any more.
+
+    It may quote the record that the model was asked about, so without ``--debug`` it is only said, now and
+    then, that there was something.
+
+    Args:
+        descriptor: Where to read it; closed at the end.
+    """
+    said = -math.inf
+    with open(descriptor, "rb") as stream:
+        while line := stream.readline(MOST_OF_A_LINE):
+            if _debug:
+                model_log.info("%s", line.decode(errors="replace").rstrip())
+            elif time.monotonic() - said > SAID_EVERY_S:
+                said = time.monotonic()
+                model_log.warning("%s", PRINTED)
 
 
 def failed(what: str, error: BaseException) -> None:

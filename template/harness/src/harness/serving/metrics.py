@@ -107,6 +107,7 @@ def families(budget_s: float) -> tuple[Family, ...]:
         Family("pilot_store_up", "gauge", "1 when the store answers."),
         Family("pilot_outbox_waiting", "gauge", "Decisions that the consumer does not have yet."),
         Family("pilot_outbox_oldest_age_seconds", "gauge", "How long the oldest of them waits; 0 for none."),
+        Family("pilot_outbox_dead", "gauge", "Deliveries that are given up until somebody acts."),
         Family("pilot_outbox_withheld", "gauge", "Decisions of the sandbox that a real consumer never gets."),
         Family("pilot_control_revision", "gauge", "The control state in force; 0 when none is readable."),
         Family("pilot_control_stage", "gauge", "1 for the stage in force, 0 for the others.", ("stage",)),

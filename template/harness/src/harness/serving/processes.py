@@ -28,7 +28,7 @@ from harness.serving.calls import TooSlow
 from harness.serving.environment import handed_on
 from harness.serving.forkserver import ANSWER, COMMAND, FORK, IGNORED, KILL
 from harness.serving.limits import Limits
-from harness.serving.logs import Elsewhere
+from harness.serving.logs import Elsewhere, log_output
 from harness.serving.packaged import Surroundings
 from harness.serving.scored import Scored, ScoreInvalid
 from harness.serving.wire import Ended, Late, Malformed, encode, receive, send
@@ -80,6 +80,7 @@ class ProcessServer:
         self._lock = threading.Lock()
         self._control, theirs = socket.socketpair()
         command = [sys.executable, "-c", START, str(theirs.fileno()), str(os.getpid()), *sys.path]
+        self._output, theirs_to_write = os.pipe()
         # Ctrl-C must find it ignoring the signal already, not on the way to it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
         try:
@@ -87,14 +88,19 @@ class ProcessServer:
                 command,
                 env={**ALONE, **handed_on(wanted.variables)},
                 stdin=subprocess.DEVNULL,
+                stdout=theirs_to_write,
+                stderr=theirs_to_write,
                 pass_fds=[theirs.fileno()],
             )
         except OSError as error:
             self._control.close()
+            os.close(self._output)
             raise _cannot_start(error.strerror or "") from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()
+            os.close(theirs_to_write)
+        threading.Thread(target=log_output, args=[self._output], name="output", daemon=True).start()
         with contextlib.suppress(Ended, Late):
             send(self._control, encode(asdict(wanted)), time.monotonic() + LOAD_WITHIN_S)
         self._control.settimeout(LOAD_WITHIN_S)
@@ -147,6 +153,8 @@ class ProcessServer:
     def forget(self) -> None:
         """Let go of it in a fork, whose server it is not."""
         self._control.close()
+        with contextlib.suppress(OSError):  # its thread had read it to its end
+            os.close(self._output)
         self._process.returncode = 0  # not this process's child: nothing to wait for
 
 
@@ -283,6 +291,16 @@ class ModelProcess:
         return [self._found(each) for each in answers]
 
     @property
+    def connection(self) -> socket.socket:
+        """The connection to it, for what goes to and fro in another form than a record."""
+        return self._channel
+
+    @property
+    def decision(self) -> Choice | Amount:
+        """What the packaged contract decides."""
+        return self._decision
+
+    @property
     def idle(self) -> bool:
         """Whether it is there and silent, as it has to be between two calls."""
         try:
@@ -318,12 +336,8 @@ class ModelProcess:
     def _found(self, answer: Any) -> Scored | ModelFailed | ScoreInvalid:
         if not isinstance(answer, dict):
             raise ModelDied("the model's process sent an answer that is none")
-        if "failed" in answer:
-            failed = _said(ModelFailed, answer["failed"])
-            failed.lacks = answer.get("lacks") is True
+        if (failed := failure(answer)) is not None:
             return failed
-        if "invalid" in answer:
-            return _said(InvalidElsewhere, answer["invalid"])
         score = answer.get("score")
         if isinstance(score, bool) or not isinstance(score, int | float):
             raise ModelDied("the model's process sent a score that is no number")
@@ -336,6 +350,20 @@ class ModelProcess:
             raise ModelDied("the model's process sent reasons that are none")
         reasons = tuple(Reason(feature, value, effect) for feature, value, effect in given)
         return Scored(float(score), reasons, self._decision.of(float(score)), pending)
+
+
+def are_reasons(given: Any, most: int) -> bool:
+    """Whether that is a list of so many reasons at most, each of which can be kept."""
+    return isinstance(given, list) and len(given) <= most and all(map(_is_reason, given))
+
+
+def failure(answer: Mapping[str, Any]) -> ModelFailed | ScoreInvalid | None:
+    """What an answer tells instead of a score; None where it has one."""
+    if "failed" in answer:
+        failed = _said(ModelFailed, answer["failed"])
+        failed.lacks = answer.get("lacks") is True
+        return failed
+    return _said(InvalidElsewhere, answer["invalid"]) if "invalid" in answer else None
 
 
 def _is_reason(given: Any) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import narwhals as nw
+import numpy as np
 import polars as pl
 
 from harness import pilot
@@ -91,6 +92,33 @@ class Scorer:
         middle = len(records) // 2
         halves = (records[:middle], records[middle:])
         return [found for half in halves for found in self.score_all(half, reasons_s=reasons_s)]
+
+    def scores(self, columns: pl.DataFrame, reasons: int) -> tuple[np.ndarray, list[list[Reason]]]:
+        """Score many records at once, as ``score`` does each; the scores are not looked at.
+
+        Args:
+            columns: A column for each field; one that may be absent may be left out.
+            reasons: How many reasons each has.
+
+        Returns:
+            Doubles, shape (n,), and each record's reasons; none at all where none were asked for.
+
+        Raises:
+            KeyError: A column is missing that the packaged contract requires.
+            ScoreInvalid: There is not one score for each record.
+        """
+        if missing := [name for name in self._schema if name not in {*columns.columns, *self._optional}]:
+            raise KeyError(missing[0])
+        absent = [pl.lit(None).alias(name) for name in self._schema if name not in columns.columns]
+        frame = columns.with_columns(absent).select(
+            pl.col(name).cast(kind) for name, kind in self._schema.items()
+        )
+        features = nw.to_native(nw.from_native(frame).select(**self._expressions))
+        found = np.asarray(self._model_file.predict(self._model, features), dtype=np.float64)
+        if found.shape != (len(columns),):
+            raise ScoreInvalid(f"scores of shape {found.shape} for {len(columns)} records")
+        told = self._model_file.reasons(self._model, features, reasons) if reasons else []
+        return found, [[plain(reason) for reason in each] for each in told]
 
     def _together(
         self, records: Sequence[Mapping[str, Any]], reasons_s: float | None

@@ -127,6 +127,7 @@ class _Store:
         return {
             "pilot_store_up": [((), 1.0)],
             "pilot_outbox_waiting": [((), float(waiting.count))],
+            "pilot_outbox_dead": [((), float(getattr(waiting, "dead", 0)))],
             "pilot_outbox_withheld": [((), float(waiting.withheld))],
             "pilot_outbox_oldest_age_seconds": [((), _age_s(waiting.oldest))],
         }

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.control import Arm, Control, Permission, Why
-from harness.pilot import Choice, Contract, FallbackFile
+from harness.pilot import Choice, Contract, FallbackFile, Reason
 from harness.serving import followed, tracing
 from harness.serving.access import Access
 from harness.serving.admission import Asked, Fallbacks, Outcome, Recorder, overloaded
@@ -142,6 +142,41 @@ class Service:
         """Give the reasons that an earlier service did not get to, beside everything else."""
         self._explaining.look()
 
+    def permission(self, entity: str) -> Permission:
+        """Who decides for an entity right now, as every decision of this service asks it."""
+        return self._permission(entity)
+
+    def sandbox(self, stage: str) -> bool:
+        """Whether a decision of that stage is about nothing real."""
+        return self._sandbox(stage)
+
+    def refused(self, permission: Permission) -> bool:
+        """Whether the model that is assigned is one of real data, which does not decide in the sandbox.
+
+        Raises:
+            PilotError: Its package is missing.
+        """
+        digest = permission.digest
+        return (
+            digest is not None
+            and permission.stage == "sandbox"
+            and self.host.manifest(digest).origin == "real"
+        )
+
+    def fall_back(self, record: Mapping[str, Any]) -> tuple[str | float, tuple[Reason, ...]]:
+        """What the fallback decides, and why.
+
+        Raises:
+            FallbackFailed: It raised, or decided what the contract's decision cannot take.
+        """
+        try:
+            return self._said_by_fallback(record)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            failed("the fallback failed", error)
+            raise FallbackFailed(type(error).__name__) from error
+
     def close(self) -> None:
         """End the models' processes, and those beside, and let go of the store."""
         self._shadow.close()
@@ -219,7 +254,7 @@ class Service:
             self._leave(asked, permission, permission.why)
             return
         try:
-            if permission.stage == "sandbox" and self.host.manifest(permission.digest).origin == "real":
+            if self.refused(permission):
                 raise RealData
             known = self._scores.find(permission.digest, record)
             if known is None:
@@ -268,9 +303,7 @@ class Service:
 
     def _by_fallback(self, asked: Asked) -> None:
         try:
-            answer = self._fallback.decide(asked.record)
-            decision = self._allowed(answer.decision)
-            reasons = tuple(plain(reason) for reason in answer.reasons)
+            decision, reasons = self._said_by_fallback(asked.record)
         except BaseException as error:  # sys.exit() in a library is a failure like any other
             if asked.claim():
                 with followed.on(asked.by):
@@ -361,6 +394,10 @@ class Service:
             self._explaining.look()
         if outcome.permission.shadow is not None:
             self._shadow.offer(own, outcome.permission.shadow)
+
+    def _said_by_fallback(self, record: Mapping[str, Any]) -> tuple[str | float, tuple[Reason, ...]]:
+        answer = self._fallback.decide(record)
+        return self._allowed(answer.decision), tuple(plain(reason) for reason in answer.reasons)
 
     def _allowed(self, decision: str | float) -> str | float:
         declared = self.contract.decision

@@ -43,7 +43,7 @@ def encode(message: Mapping[str, Any]) -> bytes:
     return _LENGTH.pack(len(text)) + text
 
 
-def send(channel: socket.socket, message: bytes, deadline: float | None) -> None:
+def send(channel: socket.socket, message: bytes | memoryview, deadline: float | None) -> None:
     """Send an encoded message.
 
     Args:
@@ -72,11 +72,11 @@ def receive(channel: socket.socket, deadline: float | None) -> dict[str, Any]:
         Ended: There is no other end any more.
         Malformed: It is too large, no JSON, or no object.
     """
-    (length,) = _LENGTH.unpack(_exactly(channel, _LENGTH.size, deadline))
+    (length,) = _LENGTH.unpack(exactly(channel, _LENGTH.size, deadline))
     if length > MOST_BYTES:
         raise Malformed(f"a message of {length} bytes")
     try:
-        message = json.loads(_exactly(channel, length, deadline), parse_constant=_no_constant)
+        message = json.loads(exactly(channel, length, deadline), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         # Without what it says, which quotes the message.
         raise Malformed(f"no JSON ({type(error).__name__})") from None
@@ -85,7 +85,13 @@ def receive(channel: socket.socket, deadline: float | None) -> dict[str, Any]:
     return message
 
 
-def _exactly(channel: socket.socket, count: int, deadline: float | None) -> bytes:
+def exactly(channel: socket.socket, count: int, deadline: float | None) -> bytes:
+    """The next ``count`` bytes, which are no message of their own.
+
+    Raises:
+        Late: They were not there in time.
+        Ended: There is no other end any more.
+    """
     parts = bytearray()
     while len(parts) < count:
         try:

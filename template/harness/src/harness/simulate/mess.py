@@ -41,7 +41,8 @@ def _rows(world: World, name: str, table: Table, delivery: int) -> str:
     """The rows that come for the first time, the late ones among them."""
     if not delivery:
         return quoted(name)
-    rows = f"(from {quoted(name)} semi join (from {born_of(name)} where delivery = {delivery}) using (row, year))"
+    born = f"from {born_of(name)} where delivery = {delivery}"
+    rows = f"(from {quoted(name)} semi join ({born}) using (row, year))"
     if not table.next.late:
         return rows
     changes = _changes(world, f"from {rows}", table.next.delay, f"tables.{name}.next.delay")
@@ -54,7 +55,8 @@ def _rows(world: World, name: str, table: Table, delivery: int) -> str:
 
 def _changed(world: World, name: str, table: Table, delivery: int) -> str:
     """The rows that were there and come again, changed."""
-    there = f"(from {quoted(name)} anti join (from {born_of(name)} where delivery = {delivery}) using (row, year))"
+    born = f"from {born_of(name)} where delivery = {delivery}"
+    there = f"(from {quoted(name)} anti join ({born}) using (row, year))"
     if not table.next.changed:
         return f"select *, 0 as copy from {there} where false"
     changes = _changes(world, f"from {there}", table.next.change, f"tables.{name}.next.change")

@@ -152,7 +152,7 @@ def deliver_next(
         memory: What DuckDB may use before it writes to disk.
 
     Raises:
-        PilotError: There is no simulation, the file is wrong or has changed, or a system holds something else.
+        PilotError: There is no simulation, the file is wrong or has changed, or a system holds other rows.
     """
     done = Manifest.read(manifest)
     specification = read_specification(spec_file)

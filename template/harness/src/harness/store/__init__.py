@@ -3,6 +3,7 @@
 ``harness.store.shadow`` keeps what a model said that was run beside a decision.
 """
 
+from harness.store.batches import Batch, BatchStore, Chunk
 from harness.store.database import Database, StoreUnavailable
 from harness.store.decisions import Decision, DecisionStore, IdempotencyConflict
 from harness.store.outbox import Outbox, Parcel, Waiting, put
@@ -10,6 +11,9 @@ from harness.store.outcomes import Outcome, OutcomeStore, Received
 from harness.store.shadow import Pair, Shadowed, ShadowStore
 
 __all__ = [
+    "Batch",
+    "BatchStore",
+    "Chunk",
     "Database",
     "Decision",
     "DecisionStore",

@@ -7,6 +7,9 @@ either.
 
 An entity counts once, by the mean over its decisions, however many those are: decisions about one entity
 are alike, and a thousand of them are not a thousand times the evidence.
+
+Decisions that a batch keeps in files are in neither arm: they add no days, no decisions and no failures, so a
+stage is never left for what happened in them. Those that a batch puts into the table count like any other.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from harness.store.batches import BatchStore
 from harness.store.database import Database
 from harness.store.decisions import decisions
 from harness.store.outcomes import outcomes
@@ -160,7 +164,7 @@ class ArmStore:
         query = sa.select(sa.func.max(decisions.c.decided_at)).where(decisions.c.sandbox.is_(False))
         with self._database.connected() as connection:
             found: str | None = connection.execute(query).scalar()
-        return found
+        return max(filter(None, (found, BatchStore(self._database).last(real=True))), default=None)
 
     def _arms(
         self, stretch: Stretch, counted: sa.ColumnElement[float], *, outcomes_too: bool = False

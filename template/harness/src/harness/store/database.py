@@ -31,7 +31,7 @@ WRITES = "pilot_writes"
 TURNS = ".turns"
 
 # The schema's revision that this code is written for: the last in harness/store/revisions.
-HEAD = "0002"
+HEAD = "0003"
 
 # Every table of the store is declared on it, so that whoever opens the store finds them all.
 metadata = sa.MetaData()
@@ -133,6 +133,11 @@ class Database:
                 where=str(self.file),
                 mend="Restore it from a backup if records were in it, and restart the service.",
             )
+
+    @property
+    def folder(self) -> Path | None:
+        """Where SQLite's file lies; None for any other database."""
+        return None if self.file is None else self.file.parent
 
     def close(self) -> None:
         """Close every connection."""

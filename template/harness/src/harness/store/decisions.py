@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from harness.errors import PilotError
+from harness.store.batches import BatchStore
 from harness.store.database import Database, metadata
 
 decisions = sa.Table(
@@ -138,7 +139,7 @@ Alongside = Callable[[sa.Connection, Sequence[Decision]], None]
 
 
 class DecisionStore:
-    """The decisions table.
+    """The decisions: those of the table, and those that batches keep in files.
 
     Args:
         url: An SQLAlchemy URL.
@@ -146,10 +147,12 @@ class DecisionStore:
 
     Attributes:
         database: The database that it lies in, shared with the store's other tables.
+        batches: The decisions that were made in batches.
     """
 
     def __init__(self, url: str, *, alongside: Sequence[Alongside] = ()) -> None:
         self.database = Database(url)
+        self.batches = BatchStore(self.database)
         self._insert = decisions.insert()
         self._alongside = tuple(alongside)
 
@@ -197,6 +200,12 @@ class DecisionStore:
                 write(connection, new)
         return done
 
+    def write(self, connection: sa.Connection, made: Sequence[Decision]) -> None:
+        """Write decisions that no caller named, and what belongs alongside, in another's transaction."""
+        connection.execute(self._insert, [_row(each) for each in made])
+        for write in self._alongside:
+            write(connection, made)
+
     def pending(self, count: int) -> list[Decision]:
         """The first ``count`` decisions whose reasons are still to be given, oldest first."""
         return list(
@@ -225,10 +234,13 @@ class DecisionStore:
     def get(self, decision_id: str) -> Decision | None:
         """The decision of that id; None when it was never made."""
         query = sa.select(decisions).where(decisions.c.decision_id == decision_id)
-        return next(self._read(query), None)
+        found = next(self._read(query), None)
+        if found is None and (row := self.batches.find(decision_id)) is not None:
+            found = Decision(**{**row, **{name: json.loads(row[name]) for name in ("decision", "reasons")}})
+        return found
 
     def latest(self, count: int) -> list[Decision]:
-        """The last ``count`` decisions, newest first."""
+        """The last ``count`` decisions of the table, newest first; none of those in batches' files."""
         return list(self._read(sa.select(decisions).order_by(decisions.c.sequence.desc()).limit(count)))
 
     def counts(self) -> dict[tuple[str, str], int]:
@@ -237,7 +249,10 @@ class DecisionStore:
             decisions.c.served_by, decisions.c.why
         )
         with self.database.connected() as connection:
-            return {(served_by, why): count for served_by, why, count in connection.execute(query)}
+            found = {(served_by, why): count for served_by, why, count in connection.execute(query)}
+        for pair, count in self.batches.counts().items():
+            found[pair] = found.get(pair, 0) + count
+        return found
 
     def made(self, digest: str, start: str, end: str, *, size: int = 50_000) -> Iterator[list[Any]]:
         """The decisions that a model was to make from ``start`` to before ``end``, whoever made them then.
@@ -261,13 +276,14 @@ class DecisionStore:
             result = connection.execution_options(yield_per=size).execute(query)
             for rows in result.partitions():
                 yield list(rows)
+        yield from self.batches.made(digest, start, end)
 
     def last_model_decision(self) -> str | None:
         """When a model last decided, as an ISO 8601 UTC time; None when it never did."""
         query = sa.select(sa.func.max(decisions.c.decided_at)).where(decisions.c.served_by == "model")
         with self.database.connected() as connection:
             found: str | None = connection.execute(query).scalar()
-        return found
+        return max(filter(None, (found, self.batches.last(by_model=True))), default=None)
 
     def ping(self) -> None:
         """Whether a decision could be recorded now, short of recording one.

@@ -6,11 +6,13 @@ Nothing is ever changed here. A correction is one more row, and the latest row o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
+from harness.store.batches import MODEL_ARMS, BatchStore
 from harness.store.database import Database, metadata, now
 from harness.store.decisions import decisions
 
@@ -27,7 +29,6 @@ outcomes = sa.Table(
 
 # Databases take a limited number of values in a query.
 KEYS_A_QUERY = 1_000
-MODEL_ARMS = ("champion", "challenger")
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ class OutcomeStore:
                 )
             if rows:
                 connection.execute(outcomes.insert(), rows)
+        decided |= BatchStore(self.database).decided(set(keys) - decided)
         unknown = sum(1 for each in batch if each.record_key not in decided)
         return Received(len(batch), len(rows), len(batch) - len(rows), unknown)
 
@@ -165,15 +167,26 @@ class OutcomeStore:
         of_model = sa.and_(d.model_digest == digest, d.assigned.in_(MODEL_ARMS))
         last = sa.select(sa.func.max(d.sequence)).where(of_model).group_by(d.record_key)
         query = (
-            sa.select(o.received_at, o.outcome, d.decision, d.record)
-            .join(decisions, d.record_key == o.record_key)
-            .where(o.received_at >= start, o.received_at < end)
-            .where(o.sequence.in_(latest), d.sequence.in_(last))
+            sa.select(o.record_key, o.received_at, o.outcome, d.decided_at, d.decision, d.record)
+            .outerjoin(decisions, sa.and_(d.record_key == o.record_key, d.sequence.in_(last)))
+            .where(o.received_at >= start, o.received_at < end, o.sequence.in_(latest))
         )
+        made = BatchStore(self.database)
         with self.database.connected() as connection:
             result = connection.execution_options(yield_per=size).execute(query)
             for rows in result.partitions():
-                yield [Matched(*row) for row in rows]
+                in_files = made.latest(digest, [row.record_key for row in rows])
+                told = {row[0]: row[1:] for row in in_files.iter_rows()}
+                yield [found for row in rows if (found := _matched(row, told)) is not None]
+
+
+def _matched(row: Any, in_files: Mapping[str, tuple[str, str, str]]) -> Matched | None:
+    """An outcome with the later of the two decisions on it; None where this model made neither."""
+    decided = (row.decided_at, row.decision, row.record) if row.decided_at is not None else None
+    there = in_files.get(row.record_key)
+    if decided is None or (there is not None and there[0] > decided[0]):
+        decided = there
+    return None if decided is None else Matched(row.received_at, row.outcome, *decided[1:])
 
 
 def _on_record(
