@@ -13,13 +13,16 @@ from typing import Any
 
 import httpx
 import pytest
+import uvloop
 from fastapi.testclient import TestClient
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from harness.control import kill
 from harness.control.tokens import issue
 from harness.pilot import Answer
-from harness.serving import explaining, lane
+from harness.serving import explaining, lane, running
 from harness.serving.app import create_app
+from harness.serving.asgi import PerProcess
 from harness.serving.calls import Busy, Overloaded
 from harness.serving.scorer import Cost
 from harness.serving.server import Prepared
@@ -76,6 +79,13 @@ def ready(tiny: Any) -> tuple[Any, str]:
     deciding.decide(tiny.parsed())
     lane_of(deciding, digest)._size = 16
     return deciding, digest
+
+
+def test_the_service_runs_on_the_quick_event_loop_and_parser() -> None:
+    config = running._config(PerProcess(), 1)
+    config.load()
+    assert config.http_protocol_class is HttpToolsProtocol  # type: ignore[comparison-overlap]
+    assert config.get_loop_factory() is uvloop.new_event_loop
 
 
 # --- together ----------------------------------------------------------------------------------------------
@@ -409,6 +419,8 @@ def test_the_header_names_a_request_among_those_of_its_token(tiny: Any) -> None:
                 headers["Authorization"] = f"Bearer {token}"
             return client.post("/decide", json={**tiny.record, **changes}, headers=headers)
 
+        (shown,) = client.get("/openapi.json").json()["paths"]["/decide"]["post"]["parameters"]
+        assert (shown["name"], shown["in"], shown["required"]) == ("idempotency-key", "header", False)
         made = [post(each).json()["decision_id"] for each in (None, *tokens)]
         assert len(set(made)) == 3, "a key is its caller's own"
         assert [post(each).json()["decision_id"] for each in (None, *tokens)] == made

@@ -24,6 +24,12 @@ from harness.store import StoreUnavailable
 A = "a" * 64
 
 
+@pytest.fixture(autouse=True)
+def patient(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of what is tested here is a time-out, on whatever machine."""
+    monkeypatch.setenv("PILOT_SERVING__BUDGET_MS", "20000")
+
+
 def test_the_model_decides_with_score_reasons_and_digest(tiny: Any) -> None:
     digest = tiny.offered()
     made = tiny.service().decide(tiny.parsed(dryness=80.0))
@@ -72,10 +78,7 @@ def test_after_a_kill_the_next_decision_is_the_fallbacks_and_after_arm_the_model
 
 
 @pytest.mark.parametrize("how", ["kill", "sentinel alone", "state deleted", "state damaged"])
-def test_03_a_stop_while_the_model_scores_makes_the_answer_the_fallbacks(
-    tiny: Any, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    monkeypatch.setenv("PILOT_SERVING__BUDGET_MS", "20000")
+def test_03_a_stop_while_the_model_scores_makes_the_answer_the_fallbacks(tiny: Any, how: str) -> None:
     digest = tiny.offered()
     deciding = tiny.service()
     deciding.decide(tiny.parsed())

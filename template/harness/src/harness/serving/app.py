@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Body, FastAPI, Request, Response
+from fastapi import Body, FastAPI, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
@@ -108,7 +108,10 @@ def create_app(
     app.state.most_bytes = most_bytes
     record_model = schema.request_model(service.contract)
 
-    def decide(record: schema.Request) -> Any:
+    def decide(
+        record: schema.Request,
+        idempotency_key: Annotated[str | None, Header(pattern=f"^{KEY.pattern}$")] = None,
+    ) -> Any:
         """Decide one record; the decision is durable before this answers.
 
         A request with the header Idempotency-Key that is sent again gets the decision of the first time.
