@@ -3,8 +3,8 @@
 DuckDB guesses how a CSV file is written, and a file that was cut off in its third line then passes for one of
 a single column. What it makes of the columns is therefore held against each file's own first line.
 
-What lies in a store is copied first. Read by DuckDB 2.0 through fsspec, two of 18 reads of Parquet failed, and
-nothing says that the next would not be of other bytes.
+What lies in a store is copied first. Read by DuckDB 2.0 through fsspec, two of 18 reads of Parquet failed,
+and nothing says that the next would not be of other bytes.
 """
 
 from __future__ import annotations
