@@ -554,7 +554,7 @@ def served(tiny: TinyPilot, environment: dict[str, str]) -> Iterator[Callable[..
         )
         started.append((process, stream))
         line = waited(lambda: _listening(log, process), within=60)
-        url = re.search(r"http://[^\s\"]+", line)  # a line may be JSON
+        url = re.search(r"https?://[^\s\"]+", line)  # a line may be JSON
         assert url is not None
         return Running(process, url[0])
 

@@ -263,7 +263,7 @@ def test_a_host_that_cannot_be_made_is_an_error_and_is_made_once_it_can(
 ) -> None:
     made: list[Stand] = []
 
-    def make(_settings: Any) -> Stand:
+    def make(_settings: Any, *_more: Any) -> Stand:
         if not made:
             made.append(Stand())
             raise OSError("no process can be started")
@@ -448,7 +448,7 @@ def test_a_forked_child_has_a_thread_and_a_host_of_its_own(
 ) -> None:
     made: list[int] = []
 
-    def make(_settings: Any) -> Stand:
+    def make(_settings: Any, *_more: Any) -> Stand:
         made.append(os.getpid())
         return Stand()
 

@@ -49,7 +49,7 @@ def test_a_state_that_cannot_be_read_leaves_a_ready_service_with_the_fallback(
         headers = {"Authorization": f"Bearer {token}"}
         answer = client.post("/decide", json=tiny.record, headers=headers).json()
         assert (answer["served_by"], answer["why"]) == ("fallback", "state_unreadable")
-        ready = client.get("/ready")
+        ready = client.get("/ready", headers=headers)
         assert (ready.status_code, ready.json()["stopped"], ready.json()["models"]) == (200, True, {})
         assert STATE in ready.json()["detail"]
         assert client.get("/health").json()["stopped"] is True
