@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
 import time
@@ -20,13 +21,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from harness.control import kill
 from harness.control.tokens import issue
 from harness.pilot import Answer
-from harness.serving import explaining, lane, running
+from harness.serving import explaining, lag, lane, running
 from harness.serving.app import create_app
 from harness.serving.asgi import PerProcess
 from harness.serving.calls import Busy, Overloaded
 from harness.serving.scorer import Cost
 from harness.serving.server import Prepared
 from harness.serving.service import FallbackFailed
+from harness.settings import load_settings
 from harness.store import DecisionStore, IdempotencyConflict
 
 Wait = Callable[..., Any]
@@ -81,10 +83,10 @@ def ready(tiny: Any) -> tuple[Any, str]:
     return deciding, digest
 
 
-def test_the_service_runs_on_the_quick_event_loop_and_parser() -> None:
-    config = running._config(PerProcess(), 1)
+def test_the_service_runs_on_the_quick_event_loop_and_parser(tiny: Any) -> None:
+    config = running._config(PerProcess(), load_settings(tiny.root), {}, 1)
     config.load()
-    assert config.http_protocol_class is HttpToolsProtocol  # type: ignore[comparison-overlap]
+    assert issubclass(config.http_protocol_class, HttpToolsProtocol)
     assert config.get_loop_factory() is uvloop.new_event_loop
 
 
@@ -281,6 +283,47 @@ def test_what_would_wait_too_long_is_the_fallbacks_and_only_then_nobodys(
         held.release()
         assert {each.result(30).why for each in slow} == {"overloaded"}
         assert {each.result(30).served_by for each in waiting} == {"model"}
+
+
+async def _late(deciding: Any, record: Any, late_s: float) -> Any:
+    loop = asyncio.get_running_loop()
+    deciding._lag.seconds(loop)
+    await asyncio.sleep(2 * lag.EVERY_S)
+    deciding._lag.seconds(loop)
+    time.sleep(late_s)  # as a loop that has too much to do
+    return await deciding.decided(record)
+
+
+@pytest.mark.parametrize(
+    ("late_s", "outcome"), [(0.0, "assigned"), (0.6, "overloaded"), (1.2, None)], ids=["no", "some", "much"]
+)
+def test_what_waited_for_the_event_loop_has_waited(
+    tiny: Any, late_s: float, outcome: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.offered()
+    monkeypatch.setenv("PILOT_SERVING__BUDGET_MS", "2000")
+    deciding = tiny.service()
+    deciding.model_state(wait_s=60)
+    if outcome is None:
+        with pytest.raises(Overloaded):
+            asyncio.run(_late(deciding, tiny.parsed(), late_s))
+    else:
+        made = asyncio.run(_late(deciding, tiny.parsed(), late_s))
+        assert made.why == outcome
+        assert made.elapsed_ms >= (late_s - lag.EVERY_S) * 1000
+
+
+def test_a_loop_that_nobody_asks_about_is_not_looked_at() -> None:
+    async def idle() -> bool:
+        found = lag.Lag()
+        found.seconds(asyncio.get_running_loop())
+        for _ in range(200):
+            await asyncio.sleep(lag.EVERY_S)
+            if found._loop is None:
+                return True
+        return False
+
+    assert asyncio.run(idle())
 
 
 def test_a_model_takes_no_more_in_than_its_places(

@@ -21,11 +21,13 @@ from harness.control import Arm, Control, Permission, Why
 from harness.pilot import Choice, Contract, FallbackFile, Reason
 from harness.serving import followed, tracing
 from harness.serving.access import Access
-from harness.serving.admission import Asked, Fallbacks, Outcome, Recorder, overloaded
+from harness.serving.admission import BEGINS_WITHIN_S, Asked, Fallbacks, Outcome, Recorder, overloaded
 from harness.serving.breaker import Rule
 from harness.serving.cached import Scores
+from harness.serving.calls import Overloaded
 from harness.serving.explaining import Explaining
 from harness.serving.host import Call, ModelHost
+from harness.serving.lag import Lag
 from harness.serving.logs import FIELDS, failed
 from harness.serving.metrics import Metrics
 from harness.serving.scored import Scored, plain
@@ -36,7 +38,6 @@ from harness.store import Decision, DecisionStore, IdempotencyConflict
 from harness.store.database import now
 
 log = logging.getLogger("harness.serving")
-
 
 WAIT_FOR_MODELS_S = 10.0
 
@@ -170,6 +171,7 @@ class Service:
         """Nothing waits, as after a fork: threads do not come along."""
         self._explaining.start_anew()
         self._scores = Scores(self.contract.cache)
+        self._lag = Lag()
         self._begin()
 
     def _begin(self) -> None:
@@ -205,7 +207,9 @@ class Service:
         loop: asyncio.AbstractEventLoop | None,
     ) -> None:
         """Take a request in: ask who may decide it, and have it wait for whoever that is."""
-        if self._recorder.full(self._most, self._budget_s):
+        late_s = 0.0 if loop is None else self._lag.seconds(loop)
+        too_late = late_s > max(self._budget_s / 2, BEGINS_WITHIN_S)
+        if too_late or self._recorder.full(self._most, self._budget_s):
             raise overloaded()
         given = record[self.contract.entity]
         entity = "" if given is None else str(given)
@@ -215,7 +219,7 @@ class Service:
             entity=entity,
             key=key,
             decided_at=now(),
-            started=time.monotonic(),
+            started=time.monotonic() - late_s,
             passage=self.underway.passage(),
             answer=answer,
             loop=loop,
@@ -229,6 +233,8 @@ class Service:
         try:
             if permission.stage == "sandbox" and self.host.manifest(permission.digest).origin == "real":
                 raise RealData
+            if late_s > self._budget_s / 4:
+                raise Overloaded
             known = self._scores.find(permission.digest, record)
             if known is None:
                 self.host.put(permission.digest, Call(record, self._scored, asked))
