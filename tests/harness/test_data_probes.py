@@ -318,7 +318,7 @@ def test_a_group_of_too_few_and_one_of_another_outcome_are_told() -> None:
 
 def test_a_declared_category_without_a_record_is_a_group_of_none() -> None:
     found = probed([row | {"site": "north"} for row in rows()])
-    assert [each.id for each in found.findings] == ["group_share:site=south"]
+    assert [each.id for each in found.findings] == ["group_share:site=south", "one_value:site"]
 
 
 def test_names_of_groups_that_nobody_declared_are_not_told() -> None:

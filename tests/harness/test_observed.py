@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -20,6 +21,7 @@ from fastapi.testclient import TestClient
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from delivering import receiving
+from harness.control.tokens import issue
 from harness.serving import followed, logs, tracing
 from harness.serving.app import create_app
 from harness.serving.followed import REMEMBERED, Followed
@@ -410,6 +412,9 @@ def test_what_fastapi_would_tell_of_itself_is_not_sent(
 def test_ready_says_of_each_part_whether_it_is_well(
     tiny: Any, asked: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    token, _ = issue(tiny.control, name="probe", scopes=["read"], lasts=timedelta(days=1))
+    # Without a state that can be read this is no sandbox, and strangers are told less.
+    asked.headers["authorization"] = f"Bearer {token}"
     found = asked.get("/ready").json()
     (digest,) = found["models"]
     assert found["status"] == "ready"
