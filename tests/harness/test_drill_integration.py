@@ -53,8 +53,9 @@ def test_it_fails_where_nothing_is_delivered_anybody_is_let_in_and_the_log_tells
     change(
         drillable,
         "serving/access.py",
-        "        if authorization is None:\n",
-        '        if authorization:\n            return Caller("")\n        if authorization is None:\n',
+        "        if authorization is None:\n            if self._open():\n",
+        '        if authorization:\n            return Caller("")\n'
+        "        if authorization is None:\n            if self._open():\n",
     )
     change(drillable, "serving/access.py", "        if not self._open_in_sandbox:\n", "        if False:\n")
     monkeypatch.setattr(integration, "WITHIN_S", 2.0)

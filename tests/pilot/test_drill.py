@@ -92,6 +92,6 @@ def test_a_drill_before_the_first_run_says_what_to_run(new: Pilot, note: Note) -
 def test_a_drill_that_does_not_exist_is_named(new: Pilot, note: Note) -> None:
     done = new.run("drill", "fire")
     note(done.line, done.code, new.root)
-    known = "kill, data-quality, integration, all, list"
+    known = "kill, data-quality, integration, load, all, list"
     line = f"pilot: pilot drill: there is no drill 'fire'. Use one of: {known}."
     assert (done.code, done.line) == (2, line)
