@@ -169,7 +169,7 @@ def test_where_the_system_offers_nothing_models_run_and_it_is_said(
     try:
         assert level() == 0
         in_child(lambda: confine(may_write=False))
-        server.shadow_host(tiny.settings()).close()
+        server.shadow_host(tiny.settings(), lambda: None).close()
         assert "it could shorten and delete what is this account's" in caplog.text
     finally:
         level.cache_clear()

@@ -73,6 +73,12 @@ class Population(Section):
                 raise ValueError(f"{name}: {error}") from None
         return shares
 
+    def parts(self, name: str) -> list[float]:
+        """A field's declared shares, as parts of one; nothing is declared of other categories."""
+        shares = self.shares.get(name)
+        values = [*shares.values(), 0.0] if shares is not None else list(self.bands[name].shares)
+        return [round(value / sum(values), 9) for value in values]
+
 
 def _adds_up(shares: tuple[float, ...]) -> tuple[float, ...]:
     if not all(0 <= share <= 1 for share in shares) or not 0.98 <= sum(shares) <= 1.02:

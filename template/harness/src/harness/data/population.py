@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ibis.expr.types as ir
@@ -37,7 +37,7 @@ def represented(records: ir.Table, contract: Contract, declared: Population) -> 
     row = records.aggregate(**wanted).to_pyarrow().to_pylist()[0]
     found = {}
     for name, each in bins.items():
-        shares = shares_of(declared, name)
+        shares = declared.parts(name)
         labels = each.labels if each.values is None else (*each.values, "(others)")
         found[name] = compare(labels, shares, counted(row, each, name).counts, declared.max_distance)
     return found
@@ -66,13 +66,6 @@ def distance(left: Sequence[float], right: Sequence[float]) -> float:
     if not sum(left) or not sum(right):
         return 1.0
     return sum(abs(p - q) for p, q in zip(left, right, strict=True)) / 2
-
-
-def shares_of(declared: Population, name: str) -> list[float]:
-    """The declared shares, as parts of one; nothing is declared of other categories."""
-    shares: Mapping[str, float] | None = declared.shares.get(name)
-    values = [*shares.values(), 0.0] if shares is not None else list(declared.bands[name].shares)
-    return [round(value / sum(values), 9) for value in values]
 
 
 def _check(contract: Contract, declared: Population) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.data.population import shares_of
 from harness.data.profiled import Profile, load_profile
 from harness.errors import PilotError
 from harness.governance.rules import Problem
@@ -46,7 +45,7 @@ def _population(case: Case) -> Iterator[Problem]:
     if declared.max_distance > LOOSEST:
         told = f"a distance of {declared.max_distance:g} is taken for alike, and {LOOSEST:g} at most is"
         yield Problem(f"{where} max_distance", told)
-    known = {name: tuple(shares_of(declared, name)) for name in names}
+    known = {name: tuple(declared.parts(name)) for name in names}
     if known != {name: found.declared for name, found in profile.population.items()}:
         raise Unknown("whether the records are of that population: they were profiled with another", AGAIN)
     bound = min(declared.max_distance, LOOSEST)
