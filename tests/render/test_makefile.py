@@ -29,7 +29,19 @@ def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_make_alone_lists_the_targets(folder: Path) -> None:
     said = make(folder).stdout
     assert re.findall(r"^make ([a-z-]+)", said, re.M) == [
-        *("help", "setup", "demo", "test", "test-fast", "lint", "hooks", "reproduce", "monitor", "drill"),
+        *(
+            "help",
+            "setup",
+            "demo",
+            "test",
+            "test-fast",
+            "lint",
+            "audit",
+            "hooks",
+            "reproduce",
+            "monitor",
+            "drill",
+        ),
         *("update-check", "update", "propose-update", "format", "ui", "clean"),
     ]
     assert all(len(line) <= 100 for line in said.splitlines())

@@ -59,7 +59,7 @@ def test_default_answers_give_exactly_these_files(pilot: Path) -> None:
 
 def test_a_pilot_stays_small(pilot: Path) -> None:
     # The harness is many small modules, which nobody has to open; what a team meets is the rest.
-    assert len(files(pilot)) <= 360
+    assert len(files(pilot)) <= 400
     standards = {name for name in files(pilot) if not name.startswith(("harness/src/", "harness/schemas/"))}
     assert len(standards) <= 60
 
@@ -81,7 +81,7 @@ def test_every_document_parses_and_holds_the_answers(pilot: Path) -> None:
 
 def test_the_sections_of_the_settings_are_in_order(pilot: Path) -> None:
     settings = tomllib.loads((pilot / "pilot.toml").read_text(encoding="utf-8"))
-    order = ["pilot", "data", "sources", "sandbox", "serving", "store", "downstream", "tracking"]
+    order = ["pilot", "data", "sources", "sandbox", "serving", "slo", "store", "downstream", "tracking"]
     order += ["control", "alerts"]
     assert list(settings) == order
     assert list(settings["pilot"]) == list(ASKED_FOR)
