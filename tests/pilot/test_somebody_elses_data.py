@@ -178,6 +178,8 @@ def test_nothing_of_the_example_is_in_the_harness() -> None:
     )
     for file in (ROOT / "template" / "harness").rglob("*.py"):
         text = file.read_text(encoding="utf-8").lower()
+        if file.name == "metrics.py":  # Prometheus's word for another thing
+            text = text.replace("import collector", "").replace("(collector)", "")
         for word in words:
             assert not _has(text, word), f"{file.name} knows of '{word}'"
 
