@@ -238,6 +238,7 @@ def untidy(row: dict[str, str]) -> dict[str, str]:
     return row | ({"reading": "r00001"} if number == 17 and row["reading"].startswith("r0") else {})
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(280)
 def test_spark_reads_writes_and_computes_values_as_duckdb_and_polars_do(
     pilot_folder: Path, on_java: None

@@ -151,6 +151,7 @@ def test_a_simulated_regression_passes_the_standards_own_tests(tmp_path: Path) -
     assert "skipped" not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_simulated_regression_decides(tmp_path: Path) -> None:
     pilot = new_pilot(tmp_path, "machines", MACHINES, pilot_name="Machines", use_case="regression")
     pilot.run("simulate", "--rows", "2000", "--missing", "0.15-0.30", "--mess", "0.8")

@@ -74,7 +74,10 @@ def test_a_pilot_with_typical_edits_keeps_every_byte_of_them(
     assert report.exit_code == 0, report.needs_somebody
 
 
-@pytest.mark.parametrize("edits", [None, typical], ids=["untouched", "typical"])
+@pytest.mark.parametrize(
+    "edits",
+    [pytest.param(None, id="untouched", marks=pytest.mark.slow), pytest.param(typical, id="typical")],
+)
 def test_copier_alone_gives_the_same_tree(
     old: Path, released: Path, tmp_path: Path, edits: Callable[[Path], None] | None
 ) -> None:
