@@ -20,7 +20,7 @@ from harness.control import Slot, arm, kill
 from harness.control.tokens import issue
 from harness.errors import PilotError
 from harness.pilot import Amount, Choice
-from harness.serving import server, service, shadow
+from harness.serving import lag, server, service, shadow
 from harness.serving.app import create_app
 from harness.serving.calls import Busy, TooSlow
 from harness.serving.scored import ScoreInvalid
@@ -63,6 +63,7 @@ def answers(beside: Beside, token: str, name: str) -> tuple[list[bytes], list[An
     monkeypatch.setattr(service, "now", lambda: "2026-03-01T10:00:00.000000+00:00")
     clock = SimpleNamespace(monotonic=lambda: 0.0)
     monkeypatch.setattr(service, "time", clock)
+    monkeypatch.setattr(lag, "time", clock)
     app = create_app(tiny.service(), name="dry field")
     got = []
     with TestClient(app, raise_server_exceptions=False) as client:
