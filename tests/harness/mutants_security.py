@@ -13,10 +13,51 @@ APP, SCHEMA, STOPPING, RUNNING = (
     "serving/running.py",
 )
 SETTINGS, CONFIRMATION = "serving_settings.py", "control/confirmation.py"
+ACCEPTING, CALLERS = "serving/accepting.py", "test_serving_accepting.py"
 AT_THE_DOOR, LINES = "test_serving_door.py", "test_serving_connections.py"
 IDENTITY, BY_TLS, FUZZ = "test_serving_oidc.py", "test_serving_tls.py", "test_serving_fuzz.py"
 
 MUTANTS = (
+    Mutant(
+        "callers are taken up one in a turn",
+        ACCEPTING,
+        "        for _ in range(MOST_TOGETHER):",
+        "        for _ in range(1):",
+        CALLERS,
+        "taken_up_together",
+    ),
+    Mutant(
+        "all who come are taken up in one turn",
+        ACCEPTING,
+        "        for _ in range(MOST_TOGETHER):",
+        "        while True:",
+        CALLERS,
+        "so_many_and_no_more",
+    ),
+    Mutant(
+        "without a file for one more the loop asks again at once",
+        ACCEPTING,
+        "                self._loop.remove_reader(self._listener.fileno())\n",
+        "",
+        CALLERS,
+        "does_not_spin",
+    ),
+    Mutant(
+        "callers are taken up again after the end",
+        ACCEPTING,
+        "        if self._open:\n            self._loop.add_reader",
+        "        if True:\n            self._loop.add_reader",
+        CALLERS,
+        "does_not_spin",
+    ),
+    Mutant(
+        "a caller who speaks no TLS is told as a fault of ours",
+        ACCEPTING,
+        "        with suppress(OSError):",
+        "        with suppress(MemoryError):",
+        CALLERS,
+        "no_tls",
+    ),
     Mutant(
         "a body has no end",
         STRICT,

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from harness.control import kill
 from harness.control.tokens import issue
 from harness.pilot import Answer
-from harness.serving import explaining, lag, lane, running
+from harness.serving import accepting, explaining, lag, lane, running
 from harness.serving.app import create_app
 from harness.serving.asgi import PerProcess
 from harness.serving.calls import Busy, Overloaded
@@ -87,7 +87,9 @@ def test_the_service_runs_on_the_quick_event_loop_and_parser(tiny: Any) -> None:
     config = running._config(PerProcess(), load_settings(tiny.root), {}, 1)
     config.load()
     assert issubclass(config.http_protocol_class, HttpToolsProtocol)
-    assert config.get_loop_factory() is uvloop.new_event_loop
+    factory = config.get_loop_factory()
+    assert factory is accepting.Loop
+    assert issubclass(accepting.Loop, uvloop.Loop)
 
 
 # --- together ----------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ MOST_CHUNKING = 8
 # Files that are open besides: databases, logs, models' processes.
 RESERVED_FILES = 256
 LOOK_EVERY_S = 1.0
+LOOP = "harness.serving.accepting:Loop"
 
 log = logging.getLogger("harness.serving")
 
@@ -79,7 +80,7 @@ class Config(uvicorn.Config):
     """
 
     def __init__(self, app: Any, bounds: Bounds, **options: Any) -> None:
-        super().__init__(app, http=Bounded, ws="none", loop="uvloop", **options)
+        super().__init__(app, http=Bounded, ws="none", loop=LOOP, **options)
         self.bounds = bounds
         self._keeper: Keeper | None = None
 
