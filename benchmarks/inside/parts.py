@@ -19,7 +19,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import narwhals as nw
 import polars as pl
 
 from harness.serving.schema import request_model
@@ -78,7 +77,7 @@ def parts(folder: Path, text: str) -> tuple[Any, dict[str, Part]]:
 
     def features(record: dict[str, Any]) -> Any:
         frame = pl.DataFrame([record], schema=scorer._schema)
-        return nw.to_native(nw.from_native(frame).select(**scorer._expressions))
+        return scorer._features(frame)
 
     computed = features(request.model_validate_json(text).model_dump())
     return request, {

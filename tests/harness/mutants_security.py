@@ -21,7 +21,7 @@ MUTANTS = (
     Mutant(
         "callers are taken up one in a turn",
         ACCEPTING,
-        "        for _ in range(MOST_TOGETHER):",
+        "        for _ in range(1 if turn_s < SHORT_S else min(MOST_TOGETHER, int(turn_s / EACH_S))):",
         "        for _ in range(1):",
         CALLERS,
         "taken_up_together",
@@ -29,10 +29,18 @@ MUTANTS = (
     Mutant(
         "all who come are taken up in one turn",
         ACCEPTING,
-        "        for _ in range(MOST_TOGETHER):",
-        "        while True:",
+        "min(MOST_TOGETHER, int(turn_s / EACH_S))",
+        "int(turn_s / EACH_S)",
         CALLERS,
         "so_many_and_no_more",
+    ),
+    Mutant(
+        "one worker takes up all who come, however little the others have to do",
+        ACCEPTING,
+        "1 if turn_s < SHORT_S else min(MOST_TOGETHER, int(turn_s / EACH_S))",
+        "MOST_TOGETHER",
+        CALLERS,
+        "neighbours",
     ),
     Mutant(
         "without a file for one more the loop asks again at once",
@@ -101,8 +109,8 @@ MUTANTS = (
     Mutant(
         "NaN is left to whoever reads the document",
         STRICT,
-        '    if b"N" in body or b"Infinity" in body:',
-        "    if False:",
+        "json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)",
+        "json.JSONDecoder(object_pairs_hook=_object)",
         AT_THE_DOOR,
         "not_strictly",
     ),

@@ -7,6 +7,7 @@ import errno
 import logging
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any, ClassVar
@@ -19,6 +20,7 @@ from harness.serving.accepting import Loop
 from harness.serving.server import listen
 
 CALLERS = 150
+BUSY_S = 0.005
 
 
 class Counted(asyncio.Protocol):
@@ -50,8 +52,8 @@ def run(made: Callable[[], Any], loop: type[uvloop.Loop] = Loop) -> Any:
         return runner.run(made())
 
 
-def turns(listener: socket.socket, loop: type[uvloop.Loop], wanted: int) -> int:
-    """How many turns of the loop it takes until so many callers are taken up."""
+def turns(listener: socket.socket, loop: type[uvloop.Loop], wanted: int, each_s: float) -> int:
+    """How many turns of a loop that has so much to do in each it takes until so many callers are taken up."""
 
     async def count() -> int:
         server = await asyncio.get_running_loop().create_server(Counted, sock=listener)
@@ -59,6 +61,7 @@ def turns(listener: socket.socket, loop: type[uvloop.Loop], wanted: int) -> int:
             if len(Counted.made) >= wanted:
                 server.close()
                 return turn
+            time.sleep(each_s)
             await asyncio.sleep(0)
         raise AssertionError(f"{len(Counted.made)} of {wanted}")
 
@@ -70,7 +73,7 @@ def test_callers_who_come_together_are_taken_up_together(
     listener: socket.socket, callers: Callable[[int], list[socket.socket]]
 ) -> None:
     callers(CALLERS)
-    assert turns(listener, Loop, CALLERS) < CALLERS / 5
+    assert turns(listener, Loop, CALLERS, BUSY_S) < CALLERS / 5
 
 
 def test_what_it_is_for_is_still_so(
@@ -78,7 +81,7 @@ def test_what_it_is_for_is_still_so(
 ) -> None:
     """When this fails, uvloop takes up callers together by itself, and its own loop will do."""
     callers(CALLERS)
-    assert turns(listener, uvloop.Loop, CALLERS) >= CALLERS
+    assert turns(listener, uvloop.Loop, CALLERS, 0) >= CALLERS
 
 
 def test_one_turn_takes_up_so_many_and_no_more(
@@ -89,7 +92,17 @@ def test_one_turn_takes_up_so_many_and_no_more(
     """Whoever is in is not to wait for all who come."""
     monkeypatch.setattr(accepting, "MOST_TOGETHER", 2)
     callers(CALLERS)
-    assert turns(listener, Loop, CALLERS) >= CALLERS / 2
+    assert turns(listener, Loop, CALLERS, BUSY_S) >= CALLERS / 2
+
+
+def test_a_worker_that_has_little_to_do_leaves_callers_to_its_neighbours(
+    listener: socket.socket,
+    callers: Callable[[int], list[socket.socket]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(accepting, "SHORT_S", 1.0)  # no turn of this test is as long as that
+    callers(CALLERS)
+    assert turns(listener, Loop, CALLERS, 0) >= CALLERS
 
 
 def test_no_answer_waits_for_the_callers_acknowledgement(

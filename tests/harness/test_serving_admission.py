@@ -315,6 +315,27 @@ def test_what_waited_for_the_event_loop_has_waited(
         assert made.elapsed_ms >= (late_s - lag.EVERY_S) * 1000
 
 
+@pytest.mark.parametrize(
+    ("lag_s", "behind", "outcome"),
+    [(0.4, 100, "assigned"), (1.2, 100, "overloaded"), (1.6, 100, None), (1.6, 5, "assigned")],
+    ids=["not long", "long", "too long", "few"],
+)
+def test_where_others_wait_for_their_record_so_will_one_more(
+    tiny: Any, lag_s: float, behind: int, outcome: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.offered()
+    monkeypatch.setenv("PILOT_SERVING__BUDGET_MS", "2000")
+    deciding = tiny.service()
+    deciding.model_state(wait_s=60)
+    deciding._recorder._lag_s, deciding._recorder._behind = lag_s, behind
+    if outcome is None:
+        with pytest.raises(Overloaded):
+            deciding.decide(tiny.parsed())
+    else:
+        assert deciding.decide(tiny.parsed()).why == outcome
+    deciding._recorder._behind = 0
+
+
 def test_a_loop_that_nobody_asks_about_is_not_looked_at() -> None:
     async def idle() -> bool:
         found = lag.Lag()

@@ -34,7 +34,9 @@ BUDGET_MS = 500
 TOLERANCE_MS = 250.0
 FIRST_RATE, MOST_RATE, FACTOR, STEP_S = 50.0, 3_200.0, 2.0, 1.0
 TIMES, OVERLOAD_S = 4.0, 4.0
-MOST_CONNECTIONS = 1_000
+# So many ask at once that each would wait for most of the budget if all were taken in. More, and nobody could
+# be answered in time by a service that lets none of them wait unheard.
+OF_THE_BUDGET, MOST_CONNECTIONS = 0.8, 1_000
 MOST_OVERLOAD = 5_000.0
 
 
@@ -63,10 +65,12 @@ class Overload:
                 return checks.outcome()
             rate = min(TIMES * knee, MOST_OVERLOAD)
             scene.report(f"{rate:,.0f} requests a second", 0.5)
+            at_once = round(min(MOST_CONNECTIONS, OF_THE_BUDGET * knee * budget / 1000)) or 1
             answers = asking.run(
-                target, due(rate, OVERLOAD_S, "poisson", 1), most_connections=MOST_CONNECTIONS, ids=True
+                target, due(rate, OVERLOAD_S, "poisson", 1), most_connections=at_once, ids=True
             )
-            checks.figures |= {"knee_per_s": round(knee, 1), "offered_per_s": round(rate, 1)}
+            figures = {"knee_per_s": round(knee, 1), "offered_per_s": round(rate, 1), "at_once": at_once}
+            checks.figures |= figures
             in_time(answers, budget, knee, checks)
             shed(answers, checks)
             scene.report("afterwards", 0.85)

@@ -1,9 +1,9 @@
 """An event loop that takes up all callers who are there, as asyncio's own does.
 
-libuv, on which uvloop stands, accepts one connection in each of its turns. While a turn is short nobody
-notices. In a process that is busy it is not, and callers who come together wait one turn after the other,
-before anybody has looked at what they ask: of 1,000 that came at once 700 waited for more than five seconds,
-where those who were in got an answer in a third of one.
+libuv, on which uvloop stands, accepts one connection in each of its turns. While turns are short that shares
+callers out among workers, and nobody waits. In a process that is busy they are not short, and callers who
+come together wait one turn after the other, before anybody has looked at what they ask: of 1,000 that came at
+once 700 waited for more than five seconds, where those who were in got an answer in a third of one.
 """
 
 from __future__ import annotations
@@ -11,15 +11,21 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import math
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import uvloop
 
-# In one turn, or whoever is in would wait for whoever comes; it leaves work to the neighbours, too.
+# In a shorter turn than this a worker has little to do, takes up one, and leaves the next to its neighbours.
+SHORT_S = 0.002
+# In a longer one, one for each part of it that is so long.
+EACH_S = 0.00025
+# Whoever is in is not to wait for whoever comes.
 MOST_TOGETHER = 64
 # Without a file or memory for one more, looking again at once would help nobody.
 AGAIN_AFTER_S = 1.0
@@ -52,6 +58,7 @@ class Accepting:
         self._protocols = protocols
         self._tls = tls
         self._open = True
+        self._left_at = math.inf  # when it last left callers waiting
         # asyncio keeps no task alive that nobody holds.
         self._greeting: set[asyncio.Task[Any]] = set()
         listener.setblocking(False)
@@ -67,10 +74,12 @@ class Accepting:
         """Nothing is left to wait for: who was taken up is the protocol's business."""
 
     def _accept(self) -> None:
-        for _ in range(MOST_TOGETHER):
+        turn_s = time.monotonic() - self._left_at
+        for _ in range(1 if turn_s < SHORT_S else min(MOST_TOGETHER, int(turn_s / EACH_S))):
             try:
                 caller, _address = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                self._left_at = math.inf
                 return
             except OSError as error:
                 if error.errno not in NO_ROOM:
@@ -82,6 +91,7 @@ class Accepting:
             task = self._loop.create_task(self._greet(caller))
             self._greeting.add(task)
             task.add_done_callback(self._greeting.discard)
+        self._left_at = time.monotonic()
 
     def _again(self) -> None:
         if self._open:

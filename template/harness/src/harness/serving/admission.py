@@ -184,7 +184,8 @@ class Fallbacks:
         asked.begun = False
         self._queue.put(asked)
         self._deadlines.add(asked.behind + self._within_s, asked, self._expire)
-        self._waiting.set()
+        if not self._waiting.is_set():
+            self._waiting.set()
 
     def close(self) -> None:
         """End the threads, once nothing waits."""
@@ -261,10 +262,14 @@ class Recorder:
         with self._lock:
             self._behind += 1
 
-    def full(self, most: int, budget_s: float) -> bool:
-        """Whether one more would be too many: by their number, or by how long those before have waited."""
-        behind = self._behind
-        return behind >= most or (behind >= FEW and self._lag_s > budget_s / 2)
+    @property
+    def lag_s(self) -> float:
+        """Seconds that one more would wait, by what those before have waited; 0 where there is no queue."""
+        return self._lag_s if self._behind >= FEW else 0.0
+
+    def full(self, most: int, within_s: float) -> bool:
+        """Whether one more would be too many: by their number, or because it has not that much time left."""
+        return self._behind >= most or self.lag_s > within_s
 
     def put(self, asked: Asked, outcome: Outcome) -> None:
         """Have it recorded and answered."""

@@ -23,6 +23,7 @@ from harness.serving.calls import Overloaded
 from harness.serving.door import PLAIN, Door, TooMany, not_here, too_many, unwelcome
 from harness.serving.observed import WHY, Observed
 from harness.serving.service import FallbackFailed, Service
+from harness.serving.straight import Straight
 from harness.serving.strict import Unwelcome
 from harness.serving.team import PREFIX, Route, Team
 from harness.serving.underway import Answering
@@ -101,8 +102,6 @@ def create_app(
         redirect_slashes=False,
         telemetry=tracing.OF_FASTAPI,
     )
-    app.add_middleware(Answering)
-    app.add_middleware(Door, tls=tls)
     app.router.route_class = Guarded
     app.state.access = service.access
     app.state.most_bytes = most_bytes
@@ -133,6 +132,12 @@ def create_app(
         dependencies=[requires("decide")],
         route_class_override=_answered_by(decided),
     )
+    route = app.router.routes[-1]
+    assert isinstance(route, APIRoute)
+    # What is added first is the innermost.
+    app.add_middleware(Straight, route=route, refusals=HANDLERS)
+    app.add_middleware(Answering)
+    app.add_middleware(Door, tls=tls)
     outcomes.attach(app, service)
     stopping.attach(app, service, root)
     scrape.attach(app, service, root)
@@ -228,7 +233,7 @@ class _KeyInvalid(Exception):
 
 
 def _written(made: Decision) -> bytes:
-    return json.dumps(
+    return _encode(
         {
             "decision_id": made.decision_id,
             "decision": made.decision,
@@ -240,11 +245,12 @@ def _written(made: Decision) -> bytes:
             "revision": made.revision,
             "sandbox": made.sandbox,
             "reasons_pending": made.reasons_pending,
-        },
-        ensure_ascii=False,
-        allow_nan=False,
-        separators=(",", ":"),
+        }
     ).encode()
+
+
+# Made once: json.dumps makes one for each call that asks for anything but its defaults.
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def in_force(service: Service) -> dict[str, Any]:
@@ -324,8 +330,9 @@ async def _unforeseen(_request: Request, error: Exception) -> JSONResponse:
     )
 
 
-def _refused(code: str) -> Callable[[Request, Exception], JSONResponse]:
-    def handler(request: Request, error: Exception) -> JSONResponse:
+def _refused(code: str) -> Callable[[Request, Exception], Awaitable[JSONResponse]]:
+    # Asynchronous, because any other is run on a thread, and refusals come when there is no time for that.
+    async def handler(request: Request, error: Exception) -> JSONResponse:
         request.scope[WHY] = code
         return JSONResponse(
             {"error": code, "detail": str(error)}, status_code=503, headers={"Retry-After": "1"}

@@ -12,6 +12,7 @@ connections, threads and locks do not survive a fork, and a pre-loaded one would
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import multiprocessing
 import os
@@ -178,6 +179,9 @@ class PerProcess:
         again = stack.enter_context(noted(settings.root, service.control.folder, url, address))
         keeping = asyncio.ensure_future(_keep(again))
         stack.callback(keeping.cancel)
+        # What is there by now stays: a collection that went through it all would hold up whoever asks then.
+        gc.collect()
+        gc.freeze()
         if multiprocessing.parent_process() is not None:
             _end_with_the_supervisor(stack)
             log.info("worker %d is ready", os.getpid())

@@ -32,6 +32,7 @@ class Call:
         record: The record.
         told: What hears of the answer, with those of other calls that were answered at the same moment.
         about: Whatever the asker wants to find again.
+        besides_s: Seconds that it has waited and will wait besides, whatever the model does.
 
     Attributes:
         taken: Whether it was handed to the model.
@@ -39,12 +40,15 @@ class Call:
         ticket: The breaker's.
     """
 
-    __slots__ = ("_once", "about", "began", "record", "taken", "ticket", "told")
+    __slots__ = ("_once", "about", "began", "besides_s", "record", "taken", "ticket", "told")
 
-    def __init__(self, record: Mapping[str, Any], told: Told, about: Any = None) -> None:
+    def __init__(
+        self, record: Mapping[str, Any], told: Told, about: Any = None, besides_s: float = 0.0
+    ) -> None:
         self.record = record
         self.told = told
         self.about = about
+        self.besides_s = besides_s
         self.taken = False
         self.began = 0.0
         self.ticket = Ticket()

@@ -115,7 +115,7 @@ class Lane:
             PilotError: It cannot be loaded.
             BreakerOpen: It has failed too often of late.
             Busy: Every place is taken.
-            Overloaded: What waits already will take too much of the budget.
+            Overloaded: It, or what waits already, will take too much of the budget.
         """
         if self._closed:  # by a state that names other models, just now
             raise Busy
@@ -125,7 +125,8 @@ class Lane:
         with self._lock:
             if self._inside >= self._most:
                 raise Busy
-            if self._inside > self._size and self._waits_s() > SHRINKS_ABOVE * self._terms.budget_s:
+            waits_s = self._waits_s() if self._inside > self._size else 0.0
+            if waits_s + call.besides_s > SHRINKS_ABOVE * self._terms.budget_s:
                 raise Overloaded
             call.ticket = self._breaker.ask()
             self._inside += 1

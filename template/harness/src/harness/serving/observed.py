@@ -7,9 +7,9 @@ answer, in every line that is logged meanwhile, and goes to the consumer with th
 
 from __future__ import annotations
 
+import os
 import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -68,13 +68,14 @@ class Observed:
                 handler = _handler(scope)
                 reason = scope.get(WHY, "")
                 self._metrics.answered(handler, scope["method"], code, time.perf_counter() - started, reason)
-                span.say(
-                    **{
-                        "http.request.method": scope["method"],
-                        "http.route": handler,
-                        "http.response.status_code": code,
-                    }
-                )
+                if span is not tracing.NOTHING:
+                    span.say(
+                        **{
+                            "http.request.method": scope["method"],
+                            "http.route": handler,
+                            "http.response.status_code": code,
+                        }
+                    )
 
 
 def _header(request_id: str) -> tuple[bytes, bytes]:
@@ -90,7 +91,7 @@ def _given(headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:
         elif key == b"traceparent":
             parent = value.decode("latin-1")
     return (
-        name if WELL_FORMED.fullmatch(name) else uuid.uuid4().hex,
+        name if WELL_FORMED.fullmatch(name) else os.urandom(16).hex(),
         parent if W3C.fullmatch(parent) else "",
     )
 

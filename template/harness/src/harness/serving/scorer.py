@@ -55,7 +55,8 @@ class Scorer:
         self._model_file = pilot.load_model(name)
         features = pilot.load_features(name).features()
         self._model = self._model_file.load(folder / MODEL)
-        self._expressions = {feature: features[feature].cast(nw.Float64) for feature in manifest.features}
+        wanted = {feature: features[feature].cast(nw.Float64) for feature in manifest.features}
+        self._features = frames.Served(wanted, self._schema)
 
     def score(self, record: Mapping[str, Any]) -> Scored:
         """Score one record.
@@ -113,7 +114,7 @@ class Scorer:
         frame = columns.with_columns(absent).select(
             pl.col(name).cast(kind) for name, kind in self._schema.items()
         )
-        features = nw.to_native(nw.from_native(frame).select(**self._expressions))
+        features = self._features(frame)
         found = np.asarray(self._model_file.predict(self._model, features), dtype=np.float64)
         if found.shape != (len(columns),):
             raise ScoreInvalid(f"scores of shape {found.shape} for {len(columns)} records")
@@ -128,7 +129,7 @@ class Scorer:
             for name in self._schema
         }
         frame = pl.DataFrame(values, schema=self._schema)
-        features = frames.served(frame, self._expressions)
+        features = self._features(frame)
         scores = self._model_file.predict(self._model, features)
         if len(scores) != len(records):
             raise ScoreInvalid(f"{len(scores)} scores for {len(records)} records")

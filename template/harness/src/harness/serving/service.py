@@ -24,7 +24,6 @@ from harness.serving.access import Access
 from harness.serving.admission import BEGINS_WITHIN_S, Asked, Fallbacks, Outcome, Recorder, overloaded
 from harness.serving.breaker import Rule
 from harness.serving.cached import Scores
-from harness.serving.calls import Overloaded
 from harness.serving.explaining import Explaining
 from harness.serving.host import Call, ModelHost
 from harness.serving.lag import Lag
@@ -94,6 +93,8 @@ class Service:
         )
         self._most = queue
         self._budget_s = budget_s
+        # What is left of it when this is over is for the fallback, and for what else this machine does.
+        self._patience_s = max(0.75 * budget_s, BEGINS_WITHIN_S)
         self._fallback_s = fallback_s
         # A service that starts without a readable state is held to the loopback, as the sandbox is.
         self._last_known_stage = "sandbox"
@@ -208,8 +209,8 @@ class Service:
     ) -> None:
         """Take a request in: ask who may decide it, and have it wait for whoever that is."""
         late_s = 0.0 if loop is None else self._lag.seconds(loop)
-        too_late = late_s > max(self._budget_s / 2, BEGINS_WITHIN_S)
-        if too_late or self._recorder.full(self._most, self._budget_s):
+        # Its answer will wait for the loop as well.
+        if self._recorder.full(self._most, self._patience_s - 2 * late_s):
             raise overloaded()
         given = record[self.contract.entity]
         entity = "" if given is None else str(given)
@@ -233,11 +234,10 @@ class Service:
         try:
             if permission.stage == "sandbox" and self.host.manifest(permission.digest).origin == "real":
                 raise RealData
-            if late_s > self._budget_s / 4:
-                raise Overloaded
             known = self._scores.find(permission.digest, record)
             if known is None:
-                self.host.put(permission.digest, Call(record, self._scored, asked))
+                besides_s = 2 * late_s + self._recorder.lag_s
+                self.host.put(permission.digest, Call(record, self._scored, asked, besides_s))
         except Exception as error:
             self._leave(asked, permission, why_of(error))
         else:
@@ -273,7 +273,7 @@ class Service:
         """Leave a request to the fallback, where that has a place for it."""
         asked.passage.leave()
         asked.permission, asked.why = permission, why
-        full = self._recorder.full(self._most, self._budget_s)
+        full = self._recorder.full(self._most, self._patience_s)
         self._recorder.enter(asked)
         if full:
             self._recorder.settle([(asked, overloaded())])
@@ -300,7 +300,7 @@ class Service:
 
     def _decision(self, asked: Asked, outcome: Outcome) -> Decision:
         permission = outcome.permission
-        made = Decision(
+        return Decision(
             decision_id=str(uuid.uuid4()),
             decided_at=asked.decided_at,
             record_key=str(asked.record[self.contract.key]),
@@ -321,7 +321,6 @@ class Service:
             reasons_pending=outcome.pending,
             idempotency_key=asked.key,
         )
-        return made
 
     def _answered(self, asked: Asked, call: Call, answer: Scored | BaseException, now: float) -> None:
         """Take down how long a request waited for its model, and how long that took."""

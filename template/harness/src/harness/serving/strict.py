@@ -87,19 +87,26 @@ def parse(body: bytes) -> Any:
     if text[:1] == "\ufeff":
         raise _malformed("it begins with a byte order mark")
     try:
-        found = _DECODER.decode(text)
+        found = _decoded(_DECODER, text)
+    except _Constant:
+        # Only now is it worth looking for where it stands.
+        found = _decoded(_MARKING, text)
+        raise _named(found) from None
+    # Each level has a bracket: with few of them there is nothing to measure.
+    if body.count(b"[") + body.count(b"{") > MOST_DEPTH:
+        _measured(found)
+    return found
+
+
+def _decoded(decoder: json.JSONDecoder, text: str) -> Any:
+    try:
+        return decoder.decode(text)
     except json.JSONDecodeError as error:
         raise _malformed(error.msg) from None
     except RecursionError:
         raise _too_deep() from None
     except ValueError:  # Python refuses to read integers of thousands of digits
         raise _malformed("a number has too many digits") from None
-    if b"N" in body or b"Infinity" in body:
-        _no_constants(text)
-    # Each level has a bracket: with few of them there is nothing to measure.
-    if body.count(b"[") + body.count(b"{") > MOST_DEPTH:
-        _measured(found)
-    return found
 
 
 def _welcome(request: Request, most_bytes: int) -> None:
@@ -137,19 +144,24 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+class _Constant(Exception):
+    """NaN, Infinity or -Infinity, which JSON does not have."""
 
 
-def _no_constants(text: str) -> None:
-    """Raises RequestValidationError where NaN, Infinity or -Infinity stands for a value, by name."""
+def _constant(name: str) -> Any:
+    raise _Constant(name)
 
-    class Constant:
-        pass
 
-    marked = json.JSONDecoder(parse_constant=lambda _: Constant).decode(text)
-    for path, value in _values(marked):
-        if value is Constant:
-            raise _refused(path, "must be a number that JSON has: NaN and Infinity are none")
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+
+
+_MARKING = json.JSONDecoder(object_pairs_hook=_object, parse_constant=lambda _: _Constant)
+
+
+def _named(found: Any) -> RequestValidationError:
+    """The refusal of NaN, Infinity or -Infinity where one stands for a value, by name."""
+    path = next(path for path, value in _values(found) if value is _Constant)
+    return _refused(path, "must be a number that JSON has: NaN and Infinity are none")
 
 
 def _measured(found: Any) -> None:

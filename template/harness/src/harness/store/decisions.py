@@ -323,8 +323,8 @@ def _row(decision: Decision) -> dict[str, Any]:
     }
 
 
-def _as_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+# Made once: json.dumps makes one for each call that asks for anything but its defaults.
+_as_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str).encode
 
 
 def _sha256(record: Mapping[str, Any]) -> str:
