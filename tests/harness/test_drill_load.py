@@ -176,9 +176,10 @@ def test_without_admission_and_batching_it_fails(
     change(
         drillable,
         ADMISSION,
-        "        return behind >= most or",
-        "        return False and behind >= most or False and",
+        "        return self._behind >= most or self.lag_s > within_s",
+        "        return False",
     )
+    change(drillable, LANE, "if waits_s + call.besides_s > SHRINKS_ABOVE", "if waits_s > 1e9 * SHRINKS_ABOVE")
     change(drillable, ADMISSION, "MOST_TOGETHER = 256", "MOST_TOGETHER = 1")
     change(drillable, LANE, "        while len(batch) < self._size and", "        while len(batch) < 1 and")
     monkeypatch.setattr(overload, "capacity", lambda *_: 1_000.0)
