@@ -264,6 +264,22 @@ MUTANTS = (
         "nobody_asks_about",
     ),
     Mutant(
+        "threads wait for one another as long as Python lets them",
+        "serving/asgi.py",
+        "        sys.setswitchinterval(SWITCH_S)\n",
+        "",
+        TESTS,
+        "hands_over_quickly",
+    ),
+    Mutant(
+        "each collection goes through all that the service has",
+        "serving/asgi.py",
+        "        gc.freeze()\n",
+        "",
+        TESTS,
+        "hands_over_quickly",
+    ),
+    Mutant(
         "the service ends before what waits is on record",
         ADMISSION,
         "        if self._thread is not None:\n            self._thread.join()\n",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +25,7 @@ from harness.control.tokens import issue
 from harness.pilot import Answer
 from harness.serving import accepting, explaining, lag, lane, running
 from harness.serving.app import create_app
-from harness.serving.asgi import PerProcess
+from harness.serving.asgi import SWITCH_S, PerProcess
 from harness.serving.calls import Busy, Overloaded
 from harness.serving.scorer import Cost
 from harness.serving.server import Prepared
@@ -90,6 +92,28 @@ def test_the_service_runs_on_the_quick_event_loop_and_parser(tiny: Any) -> None:
     factory = config.get_loop_factory()
     assert factory is accepting.Loop
     assert issubclass(accepting.Loop, uvloop.Loop)
+
+
+def test_a_process_that_serves_hands_over_quickly_and_leaves_what_stays_alone(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny.root)
+    before, app = sys.getswitchinterval(), PerProcess()
+
+    async def started() -> tuple[float, int]:
+        await app._here()
+        try:
+            return sys.getswitchinterval(), gc.get_freeze_count()
+        finally:
+            await app._stack.aclose()
+
+    try:
+        interval, frozen = asyncio.run(started())
+    finally:
+        sys.setswitchinterval(before)
+        gc.unfreeze()
+    assert interval == pytest.approx(SWITCH_S)
+    assert frozen
 
 
 # --- together ----------------------------------------------------------------------------------------------

@@ -172,12 +172,11 @@ def known(value: ir.StringValue, values: tuple[str, ...]) -> ir.StringValue:
 def day(written: ir.StringValue) -> ir.DateValue:
     """A date written as 2025-03-07, 07.03.2025 or 03/07/2025; null for anything else."""
     text = written.strip()
-    first, second, last = text[0:2], text[3:5], text[6:10]
+    first, second, last = text.substr(0, 2), text.substr(3, 2), text.substr(6, 4)
     iso = ibis.cases(
-        (text.length() != 10, ibis.null("string")),
-        ((text[4:5] == "-") & (text[7:8] == "-"), text),
-        ((text[2:3] == ".") & (text[5:6] == "."), last + "-" + second + "-" + first),
-        ((text[2:3] == "/") & (text[5:6] == "/"), last + "-" + first + "-" + second),
+        (text.like("____-__-__"), text),
+        (text.like("__.__.____"), last + "-" + second + "-" + first),
+        (text.like("__/__/____"), last + "-" + first + "-" + second),
     )
     return iso.try_cast("date")
 
@@ -190,10 +189,9 @@ def money(written: ir.StringValue) -> ir.FloatingValue:
     text = written.strip().upper()
     rate = ibis.cases(*((text.contains(sign), rate) for sign, rate in EURO_FOR_ONE.items()))
     number = text.translate("EURUSDGBP€$£ ", "")
-    cents = number[number.length() - 3 :][0:1]
     plain = ibis.cases(
-        (cents == ".", number.replace(",", "")),
-        (cents == ",", number.replace(".", "").replace(",", ".")),
+        (number.like("%.__"), number.replace(",", "")),
+        (number.like("%,__"), number.replace(".", "").replace(",", ".")),
         (number.contains(".") | number.contains(","), ibis.null("string")),
         else_=number,
     )

@@ -177,5 +177,6 @@ def _value_rules(column: ir.Column, field: Field) -> dict[str, ir.BooleanValue]:
     if field.categories:
         found["unknown_category"] = column.notin(field.categories)
     if field.type == "text" and not field.categories:
-        found["blank"] = column.strip() == ""
+        # Whatever is white sorts before the first visible character, so most texts need not be stripped.
+        found["blank"] = (column < "!").ifelse(column.strip() == "", False)
     return found
