@@ -65,8 +65,8 @@ MUTANTS = (
     Mutant(
         "as many wait for the fallback as like",
         ADMISSION,
-        "return behind >= most or (",
-        "return False and (",
+        "self._behind >= most or self.lag_s > within_s",
+        "self.lag_s > within_s",
         TESTS,
         "only_then_nobodys",
     ),

@@ -300,7 +300,7 @@ class Service:
 
     def _decision(self, asked: Asked, outcome: Outcome) -> Decision:
         permission = outcome.permission
-        return Decision(
+        made = Decision(
             decision_id=str(uuid.uuid4()),
             decided_at=asked.decided_at,
             record_key=str(asked.record[self.contract.key]),
@@ -321,6 +321,7 @@ class Service:
             reasons_pending=outcome.pending,
             idempotency_key=asked.key,
         )
+        return made
 
     def _answered(self, asked: Asked, call: Call, answer: Scored | BaseException, now: float) -> None:
         """Take down how long a request waited for its model, and how long that took."""
