@@ -247,6 +247,7 @@ def test_line_ends_of_windows(oldest: Path, released: Path, fresh_copy: dict[str
     assert {line.partition(":")[0] for line in report.needs_somebody} == {".gitattributes"}
 
 
+@pytest.mark.slow
 def test_on_no_branch(oldest: Path, released: Path) -> None:
     git(oldest, "switch", "--quiet", "--detach")
     held = Held(oldest, committed(oldest, "HEAD"))
@@ -257,6 +258,7 @@ def test_on_no_branch(oldest: Path, released: Path) -> None:
     assert state(oldest) == held.seen
 
 
+@pytest.mark.slow
 def test_one_of_many_in_a_repository(
     oldest: Path, released: Path, tmp_path: Path, fresh_copy: dict[str, bytes]
 ) -> None:
@@ -281,6 +283,7 @@ def test_one_of_many_in_a_repository(
     assert "pilots/late/Makefile" in pristine
 
 
+@pytest.mark.slow
 def test_a_shallow_clone_and_a_work_tree_of_a_clone(oldest: Path, released: Path, tmp_path: Path) -> None:
     write(oldest, "docs/more.md", "more\n")
     commit(oldest, "More")
@@ -362,6 +365,7 @@ def test_what_is_not_committed_is_not_put_away_for_a_merge(oldest: Path, release
     assert git(oldest, "stash", "list") == ""
 
 
+@pytest.mark.slow
 def test_a_work_tree_of_the_teams_is_not_forgotten(
     oldest: Path, released: Path, tmp_path: Path, equip_trial: None
 ) -> None:
@@ -376,6 +380,7 @@ def test_a_work_tree_of_the_teams_is_not_forgotten(
     assert git(tmp_path / "disk" / "elsewhere", "status", "--porcelain") == "A  staged.txt\n"
 
 
+@pytest.mark.slow
 def test_what_a_filter_hides_stays_hidden(oldest: Path, released: Path, given: dict[str, bytes]) -> None:
     """As git-crypt does it: in git a file is another one than in the work tree."""
     for name, direction in (("clean", "A-Za-z N-ZA-Mn-za-m"), ("smudge", "N-ZA-Mn-za-m A-Za-z")):
@@ -393,6 +398,7 @@ def test_what_a_filter_hides_stays_hidden(oldest: Path, released: Path, given: d
     assert after["Makefile.yours"] == held.before["Makefile"]
 
 
+@pytest.mark.slow
 def test_files_that_may_be_executed(oldest: Path, released: Path, fresh_copy: dict[str, bytes]) -> None:
     (oldest / "Makefile").chmod(0o755)
     commit(oldest, "We run it")
@@ -404,6 +410,7 @@ def test_files_that_may_be_executed(oldest: Path, released: Path, fresh_copy: di
     assert committed(oldest, report.branch)["Makefile"] == fresh_copy["Makefile"]
 
 
+@pytest.mark.slow
 def test_a_sparse_checkout_and_ignored_files_of_the_standards(
     oldest: Path, released: Path, fresh_copy: dict[str, bytes]
 ) -> None:
@@ -418,6 +425,7 @@ def test_a_sparse_checkout_and_ignored_files_of_the_standards(
     assert {name for name in fresh_copy if not is_teams(name)} <= after.keys()
 
 
+@pytest.mark.slow
 def test_names_of_folders_that_are_no_names_of_branches(oldest: Path, released: Path, tmp_path: Path) -> None:
     every = tmp_path / "every"
     places = ("our pilots/late", "our-pilots/late", "our/pilots/late")
@@ -429,6 +437,7 @@ def test_names_of_folders_that_are_no_names_of_branches(oldest: Path, released: 
     assert len(branches) == len(places)
 
 
+@pytest.mark.slow
 def test_a_name_beside_that_is_taken(
     oldest: Path, released: Path, conflicting: str, given: dict[str, bytes], fresh_copy: dict[str, bytes]
 ) -> None:
@@ -442,6 +451,7 @@ def test_a_name_beside_that_is_taken(
     assert after[f"{conflicting}.yours-2"] == ours
 
 
+@pytest.mark.slow
 def test_an_edit_of_what_the_standard_has_dropped(
     oldest: Path, released: Path, given: dict[str, bytes], fresh_copy: dict[str, bytes]
 ) -> None:
