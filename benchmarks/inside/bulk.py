@@ -190,8 +190,6 @@ owner = "bench"
 on_call = "bench"
 risk_tier = "minimal"
 data_classification = "internal"
-[data]
-memory_limit = "2GB"
 [sources.orders]
 kind = "files"
 path = "."

@@ -57,7 +57,7 @@ class Data(Section):
     Attributes:
         engine: The engine that bulk expressions run on: DuckDB in this process, or Spark.
         max_bad_share: The share of records, 0 to 1, that may break the contract before the pipeline stops.
-        memory_limit: DuckDB's memory limit, such as "4GB"; empty leaves DuckDB's own default.
+        memory_limit: DuckDB's memory limit, such as "4GB"; empty leaves DuckDB's own, 80% of the machine.
         cycle_months: How long a business cycle is; records should cover one without a gap.
         population: Whom the system will decide about.
         probes: From where on probes warn and stop.
@@ -67,7 +67,7 @@ class Data(Section):
 
     engine: Literal["duckdb", "spark"] = "duckdb"
     max_bad_share: float = Field(default=0.05, ge=0, le=1)
-    memory_limit: str = ""
+    memory_limit: str = "2GB"
     cycle_months: int = Field(default=12, ge=1, le=240)
     population: Population = Population()
     probes: Probes = Probes()
