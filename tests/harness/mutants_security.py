@@ -69,8 +69,8 @@ MUTANTS = (
     Mutant(
         "a body has no end",
         STRICT,
-        "            if len(body) > most_bytes:\n",
-        "            if False:\n",
+        "        if length > most_bytes:\n",
+        "        if False:\n",
         AT_THE_DOOR,
         "too_large",
     ),
@@ -165,8 +165,8 @@ MUTANTS = (
     Mutant(
         "a body that ends early is an error of the service",
         STRICT,
-        "    except ClientDisconnect:\n",
-        "    except ZeroDivisionError:\n",
+        '        if message["type"] == "http.disconnect":\n',
+        "        if False:\n",
         LINES,
         "ends_early",
     ),
@@ -181,8 +181,8 @@ MUTANTS = (
     Mutant(
         "answers bear nothing",
         DOOR,
-        'message["headers"] = theirs + [each for each in ours if each[0] not in names]',
-        "pass",
+        "return found + [each for each in ours if each[0] not in names]",
+        "return found",
         AT_THE_DOOR,
         "bears_the_headers",
     ),
@@ -197,8 +197,8 @@ MUTANTS = (
     Mutant(
         "a browser is not told to keep to TLS",
         DOOR,
-        "[*HEADERS, HSTS] if tls else [*HEADERS]",
-        "[*HEADERS]",
+        "(*HEADERS, HSTS) if tls else HEADERS",
+        "HEADERS",
         AT_THE_DOOR,
         "keep_to_it",
     ),

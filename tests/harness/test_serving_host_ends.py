@@ -107,7 +107,7 @@ def test_closing_starts_nothing_for_the_calls_that_still_wait(
         wait(begun.exists)
         begun.unlink()
         waiting = [pool.submit(asking.score, digest, record) for _ in range(3)]
-        wait(lambda: model._calls.qsize() == 3)
+        wait(lambda: len(model._calls) == 3)
         asking.close()
         with pytest.raises(ModelDied):
             under_way.result(20)

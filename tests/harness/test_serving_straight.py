@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from harness.store import StoreUnavailable
 def app_of(tiny: Any, straight: bool) -> FastAPI:
     app = create_app(tiny.service(), name="dry field")
     if not straight:
-        app.user_middleware = [each for each in app.user_middleware if each.cls is not Straight]
+        app.around = lambda stack: stack
     return app
 
 
@@ -49,6 +51,7 @@ def asked(
             ("POST", "/decide/", {"json": tiny.record}),
             ("GET", "/decide", {}),
             ("PUT", "/decide", {"json": tiny.record}),
+            ("POST", "/decide?" + 3_000 * "q", {"json": tiny.record}),
         ):
             answer = client.request(method, path, **options)
             told = {name: value for name, value in answer.json().items() if name != "decision_id"}
@@ -66,14 +69,14 @@ def test_callers_are_answered_alike_on_both_ways(tiny: Any, raised: type[Excepti
     ways = [asked(tiny, straight, raised) for straight in (True, False)]
     assert ways[0] == ways[1]
     expected = {None: 200, ZeroDivisionError: 500}.get(raised, 503)
-    assert [each[0] for each in ways[0]] == [expected, 422, 401, 422, 404, 405, 405]
+    assert [each[0] for each in ways[0]] == [expected, 422, 401, 422, 404, 405, 405, 414]
 
 
 def test_decisions_go_straight(tiny: Any) -> None:
     """Or the test above compares one way with itself."""
     tiny.offered()
     app = app_of(tiny, True)
-    assert Straight in [each.cls for each in app.user_middleware]
+    assert isinstance(app.build_middleware_stack(), Straight)
     routes = [each for each in app.router.routes if isinstance(each, APIRoute) and each.path == "/decide"]
     app.router.routes.remove(routes[0])
     with TestClient(app) as client:
@@ -84,3 +87,33 @@ def test_where_the_path_begins_elsewhere_the_router_finds_it(tiny: Any) -> None:
     tiny.offered()
     with TestClient(app_of(tiny, True), root_path="/behind") as client:
         assert client.post("/decide", json=tiny.record).status_code == 200
+
+
+@pytest.mark.parametrize("straight", [True, False])
+def test_a_model_s_decision_is_under_way_until_its_answer_was_sent(tiny: Any, straight: bool) -> None:
+    tiny.offered()
+    app = app_of(tiny, straight)
+    underway = _service(app).underway
+    counted = []
+    record = json.dumps(tiny.record).encode()
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/decide",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+        "http_version": "1.1",
+        "scheme": "http",
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+    }
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": record}
+
+    async def send(message: Any) -> None:
+        counted.append((message["type"], message.get("status", 0), underway.count().under_way))
+
+    asyncio.run(app(scope, receive, send))
+    assert counted == [("http.response.start", 200, 1), ("http.response.body", 0, 1)]
+    assert (underway.count().under_way, underway.count().last is None) == (0, False)

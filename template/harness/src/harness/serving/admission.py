@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
-from typing import Any
+from queue import Empty
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
@@ -25,6 +25,7 @@ from harness.pilot import Reason
 from harness.serving.calls import Overloaded
 from harness.serving.deadlines import Deadlines
 from harness.serving.followed import NOBODY, Followed
+from harness.serving.handed import Handed
 from harness.serving.logs import failed
 from harness.serving.tracing import NOTHING, Span
 from harness.serving.underway import Passage
@@ -44,6 +45,9 @@ MOST_TOGETHER = 256
 FEW = 64
 
 Result = Decision | BaseException
+Answer: TypeAlias = Future[Decision] | asyncio.Future[Decision]
+# Where the code at hand runs, and who asked waits; None in a thread.
+Loop: TypeAlias = asyncio.AbstractEventLoop | None
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,8 @@ class Asked:
     decided_at: str
     started: float
     passage: Passage
-    answer: Future[Decision] | asyncio.Future[Decision]
-    loop: asyncio.AbstractEventLoop | None
+    answer: Answer
+    loop: Loop
     permission: Permission
     by: Followed = NOBODY
     span: Span = NOTHING
@@ -166,7 +170,7 @@ class Fallbacks:
         self._late = late
         self._within_s = within_s
         self._budget_s = budget_s
-        self._queue: SimpleQueue[Asked | None] = SimpleQueue()
+        self._queue: Handed[Asked | None] = Handed()
         self._deadlines = Deadlines()
         self._lock = threading.Lock()
         self._threads = 0
@@ -174,15 +178,15 @@ class Fallbacks:
         self._waiting = threading.Event()
         self._closed = False
 
-    def put(self, asked: Asked) -> None:
-        """Have the fallback decide it."""
+    def put(self, asked: Asked, loop: Loop = None) -> None:
+        """Have the fallback decide it; in an event loop, where one runs this."""
         if not self._threads:
             with self._lock:
                 if not self._threads:
                     self._another()
                     threading.Thread(target=self._watch, name="fallbacks", daemon=True).start()
         asked.begun = False
-        self._queue.put(asked)
+        self._queue.put(asked, loop)
         self._deadlines.add(asked.behind + self._within_s, asked, self._expire)
         if not self._waiting.is_set():
             self._waiting.set()
@@ -203,11 +207,11 @@ class Fallbacks:
         while not self._closed:
             self._waiting.wait()
             self._waiting.clear()
-            while self._queue.qsize() and not self._closed:
+            while len(self._queue) and not self._closed:
                 before = self._done
                 time.sleep(STUCK_AFTER_S)
                 with self._lock:
-                    if self._done == before and self._queue.qsize() and self._threads < MOST_FALLBACKS:
+                    if self._done == before and len(self._queue) and self._threads < MOST_FALLBACKS:
                         self._another()
 
     def _work(self) -> None:
@@ -244,7 +248,7 @@ class Recorder:
         self._record_all = record_all
         self._decision = decision
         self._recorded = recorded
-        self._queue: SimpleQueue[tuple[Asked, Outcome] | None] = SimpleQueue()
+        self._queue: Handed[tuple[Asked, Outcome] | None] = Handed()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._ended = False
@@ -271,14 +275,14 @@ class Recorder:
         """Whether one more would be too many: by their number, or because it has not that much time left."""
         return self._behind >= most or self.lag_s > within_s
 
-    def put(self, asked: Asked, outcome: Outcome) -> None:
-        """Have it recorded and answered."""
+    def put(self, asked: Asked, outcome: Outcome, loop: Loop = None) -> None:
+        """Have it recorded and answered; in an event loop, where one runs this."""
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
                     self._thread.start()
-        self._queue.put((asked, outcome))
+        self._queue.put((asked, outcome), loop)
 
     def settle(self, results: Sequence[tuple[Asked, Result]]) -> None:
         """Give answers to requests that were counted."""

@@ -23,7 +23,7 @@ from harness.serving.calls import Overloaded
 from harness.serving.door import PLAIN, Door, TooMany, not_here, too_many, unwelcome
 from harness.serving.observed import WHY, Observed
 from harness.serving.service import FallbackFailed, Service
-from harness.serving.straight import Straight
+from harness.serving.straight import Served, Straight
 from harness.serving.strict import Unwelcome
 from harness.serving.team import PREFIX, Route, Team
 from harness.serving.underway import Answering
@@ -93,7 +93,7 @@ def create_app(
         most_bytes: How long a body may be, where an endpoint says nothing else.
         tls: Whether callers reach it by TLS.
     """
-    app = FastAPI(
+    app = Served(
         title=name,
         version=__version__,
         openapi_url=None,
@@ -119,7 +119,7 @@ def create_app(
     async def decided(request: Request) -> Response:
         record = await _record(request, record_model)
         made = await service.decided(record, key=_key(request))
-        return Response(_written(made), media_type="application/json")
+        return _Written(made)
 
     # The contract is only known at run time, and FastAPI reads the body's model from the annotation.
     decide.__annotations__["record"] = Annotated[record_model, Body()]
@@ -134,8 +134,10 @@ def create_app(
     )
     route = app.router.routes[-1]
     assert isinstance(route, APIRoute)
+    app.around = lambda stack: Straight(
+        stack, route=route, refusals=HANDLERS, metrics=service.metrics, tls=tls
+    )
     # What is added first is the innermost.
-    app.add_middleware(Straight, route=route, refusals=HANDLERS)
     app.add_middleware(Answering)
     app.add_middleware(Door, tls=tls)
     outcomes.attach(app, service)
@@ -232,21 +234,30 @@ class _KeyInvalid(Exception):
     """The header Idempotency-Key holds what is no key."""
 
 
-def _written(made: Decision) -> bytes:
-    return _encode(
-        {
-            "decision_id": made.decision_id,
-            "decision": made.decision,
-            "score": made.score,
-            "reasons": made.reasons,
-            "served_by": made.served_by,
-            "why": made.why,
-            "model": made.model_digest,
-            "revision": made.revision,
-            "sandbox": made.sandbox,
-            "reasons_pending": made.reasons_pending,
-        }
-    ).encode()
+class _Written(Response):
+    """A decision as its caller gets it."""
+
+    def __init__(self, made: Decision) -> None:
+        self.status_code = 200
+        self.background = None
+        self.body = _encode(
+            {
+                "decision_id": made.decision_id,
+                "decision": made.decision,
+                "score": made.score,
+                "reasons": made.reasons,
+                "served_by": made.served_by,
+                "why": made.why,
+                "model": made.model_digest,
+                "revision": made.revision,
+                "sandbox": made.sandbox,
+                "reasons_pending": made.reasons_pending,
+            }
+        ).encode()
+        self.raw_headers = [
+            (b"content-length", b"%d" % len(self.body)),
+            (b"content-type", b"application/json"),
+        ]
 
 
 # Made once: json.dumps makes one for each call that asks for anything but its defaults.

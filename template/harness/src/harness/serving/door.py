@@ -6,8 +6,8 @@ CORS: no page of another origin may read an answer. What is not there is answere
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeAlias
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
@@ -18,9 +18,12 @@ from harness.serving.rates import Left
 from harness.serving.strict import Unwelcome
 from harness.serving.underway import Application, Message
 
+Header: TypeAlias = tuple[bytes, bytes]
+Headers: TypeAlias = tuple[Header, ...]
+
 # With a certificate that is renewed too late it locks callers out, so it holds for a year and no subdomain.
 HSTS = (b"strict-transport-security", b"max-age=31536000")
-HEADERS = (
+HEADERS: Headers = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -97,6 +100,22 @@ class TooMany(Exception):
         super().__init__("too many requests")
 
 
+def ours(*, tls: bool) -> Headers:
+    """The security headers that every answer bears.
+
+    Args:
+        tls: Whether callers reach the service by TLS.
+    """
+    return (*HEADERS, HSTS) if tls else HEADERS
+
+
+def with_ours(theirs: Iterable[Header], ours: Headers) -> list[Header]:
+    """An answer's headers with those of ours that it lacks."""
+    found = list(theirs)
+    names = {name for name, _ in found}
+    return found + [each for each in ours if each[0] not in names]
+
+
 class Door:
     """Around an application: its answers bear the security headers that they lack.
 
@@ -107,7 +126,7 @@ class Door:
 
     def __init__(self, app: Application, *, tls: bool = False) -> None:
         self._app = app
-        self._headers = [*HEADERS, HSTS] if tls else [*HEADERS]
+        self._ours = ours(tls=tls)
 
     async def __call__(
         self,
@@ -119,13 +138,10 @@ class Door:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        ours = self._headers
 
         async def bearing(message: Message) -> None:
             if message["type"] == "http.response.start":
-                theirs = list(message.get("headers", ()))
-                names = {name for name, _ in theirs}
-                message["headers"] = theirs + [each for each in ours if each[0] not in names]
+                message["headers"] = with_ours(message.get("headers", ()), self._ours)
             await send(message)
 
         if len(scope["query_string"]) > MOST_QUERY:

@@ -12,6 +12,7 @@ import os
 import threading
 import time
 import weakref
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -137,11 +138,16 @@ class ModelHost:
             raise found
         return found
 
-    def put(self, digest: str, call: Call) -> None:
+    def put(self, digest: str, call: Call, loop: AbstractEventLoop | None = None) -> None:
         """Have the model asked, together with what else waits for it; ``call.told`` hears of the answer.
 
         It hears of it within the budget whatever the model does: a score, or one of the exceptions that
         ``score`` raises.
+
+        Args:
+            digest: The package.
+            call: What it is asked.
+            loop: The event loop that runs this; None for none.
 
         Raises:
             PilotError: The package cannot be loaded.
@@ -151,7 +157,7 @@ class ModelHost:
         """
         lane = self._model(digest)
         deadline = time.monotonic() + self._terms.budget_s
-        lane.put(call)
+        lane.put(call, loop)
         self._deadlines.add(deadline, call, lane.expire)
 
     def manifest(self, digest: str) -> Manifest:

@@ -10,17 +10,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Waited
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import Empty
 
 from harness.errors import PilotError
 from harness.pipeline.manifest import named
 from harness.serving.breaker import Breaker, BreakerOpen, Rule, Ticket
 from harness.serving.calls import Busy, Call, Overloaded, TooSlow
+from harness.serving.handed import Handed
 from harness.serving.limits import Limits
 from harness.serving.packaged import Surroundings, surroundings
 from harness.serving.processes import ModelDied, ModelFailed, ModelProcess, NotLoaded, process_server
@@ -84,7 +86,7 @@ class Lane:
         self._most = terms.in_flight * terms.batch
         self._size = 1
         self._call_s = 0.0
-        self._calls: SimpleQueue[Call | _Load | None] = SimpleQueue()
+        self._calls: Handed[Call | _Load | None] = Handed()
         self._process: ModelProcess | None = None
         self._failed: tuple[float, PilotError] | None = None
         self._settled = threading.Event()
@@ -108,8 +110,8 @@ class Lane:
         """Whether it has failed too often of late."""
         return self._breaker.open
 
-    def put(self, call: Call) -> None:
-        """Have the model asked; what becomes of it is told.
+    def put(self, call: Call, loop: AbstractEventLoop | None = None) -> None:
+        """Have the model asked; what becomes of it is told. In an event loop, where one runs this.
 
         Raises:
             PilotError: It cannot be loaded.
@@ -130,7 +132,7 @@ class Lane:
                 raise Overloaded
             call.ticket = self._breaker.ask()
             self._inside += 1
-        self._calls.put(call)
+        self._calls.put(call, loop)
 
     def expire(self, call: Call) -> None:
         """Its time is over: tell its asker so, unless it was answered."""
@@ -269,8 +271,7 @@ class Lane:
                 self._note(call.ticket, well=isinstance(answer, Scored))
         restart = lacks and self._block
         if restart:
-            self._block = False
-            self._process = None
+            self._block, self._process = False, None
             process.end()
         self._tell([(call, answer) for call, answer in zip(asked, answers, strict=True) if call.claim()])
         if restart and not self._closed:

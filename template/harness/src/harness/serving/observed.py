@@ -11,6 +11,7 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable
+from types import TracebackType
 from typing import Any
 
 from harness.serving import followed, tracing
@@ -24,6 +25,53 @@ W3C = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 UNKNOWN = "unmatched"
 # Where a handler says in a word why it refuses, when the status alone does not.
 WHY = "pilot.refused"
+_NAME = NAME.lower().encode()
+
+
+class Observation:
+    """One request, from taking it up to the end of its answer; to be used with ``with``.
+
+    Args:
+        metrics: Where it is counted.
+        scope: The request's.
+
+    Attributes:
+        code: The status of its answer; whoever answers says it here.
+        header: The header by which its answer tells its name.
+    """
+
+    __slots__ = ("_metrics", "_scope", "_span", "_started", "code", "header")
+
+    def __init__(self, metrics: Metrics, scope: Any) -> None:
+        self._started = time.perf_counter()
+        self._metrics = metrics
+        self._scope = scope
+        self.code = 500
+
+    def __enter__(self) -> Observation:
+        request_id, parent = _given(self._scope["headers"])
+        self.header = _NAME, request_id.encode()
+        self._span = tracing.span("request", parent=parent, kind="server")
+        self._span.__enter__()
+        # Not taken back: the server logs a failure after this, and a request has a context of its own.
+        followed.begin(Followed(request_id, self._span.traceparent or parent))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        scope, handler = self._scope, _handler(self._scope)
+        took_s = time.perf_counter() - self._started
+        self._metrics.answered(handler, scope["method"], self.code, took_s, scope.get(WHY, ""))
+        if self._span is not tracing.NOTHING:
+            self._span.say(
+                **{
+                    "http.request.method": scope["method"],
+                    "http.route": handler,
+                    "http.response.status_code": self.code,
+                }
+            )
+        self._span.__exit__(kind, error, trace)
 
 
 class Observed:
@@ -48,38 +96,15 @@ class Observed:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = time.perf_counter()
-        request_id, parent = _given(scope["headers"])
-        code = 500
+        with Observation(self._metrics, scope) as seen:
 
-        async def named(message: Message) -> None:
-            nonlocal code
-            if message["type"] == "http.response.start":
-                code = message["status"]
-                message = {**message, "headers": [*message.get("headers", ()), _header(request_id)]}
-            await send(message)
+            async def named(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    seen.code = message["status"]
+                    message = {**message, "headers": [*message.get("headers", ()), seen.header]}
+                await send(message)
 
-        with tracing.span("request", parent=parent, kind="server") as span:
-            # Not taken back: the server logs a failure after this, and a request has a context of its own.
-            followed.begin(Followed(request_id, span.traceparent or parent))
-            try:
-                await self._app(scope, receive, named)
-            finally:
-                handler = _handler(scope)
-                reason = scope.get(WHY, "")
-                self._metrics.answered(handler, scope["method"], code, time.perf_counter() - started, reason)
-                if span is not tracing.NOTHING:
-                    span.say(
-                        **{
-                            "http.request.method": scope["method"],
-                            "http.route": handler,
-                            "http.response.status_code": code,
-                        }
-                    )
-
-
-def _header(request_id: str) -> tuple[bytes, bytes]:
-    return NAME.lower().encode(), request_id.encode()
+            await self._app(scope, receive, named)
 
 
 def _given(headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:

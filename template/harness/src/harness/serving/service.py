@@ -21,7 +21,16 @@ from harness.control import Arm, Control, Permission, Why
 from harness.pilot import Choice, Contract, FallbackFile, Reason
 from harness.serving import followed, tracing
 from harness.serving.access import Access
-from harness.serving.admission import BEGINS_WITHIN_S, Asked, Fallbacks, Outcome, Recorder, overloaded
+from harness.serving.admission import (
+    BEGINS_WITHIN_S,
+    Answer,
+    Asked,
+    Fallbacks,
+    Loop,
+    Outcome,
+    Recorder,
+    overloaded,
+)
 from harness.serving.breaker import Rule
 from harness.serving.cached import Scores
 from harness.serving.explaining import Explaining
@@ -200,13 +209,7 @@ class Service:
             return replace(found, arm=Arm.FALLBACK, why=Why.LEFT_THE_SANDBOX, digest=None)
         return found
 
-    def _admit(
-        self,
-        record: Mapping[str, Any],
-        key: str | None,
-        answer: Future[Decision] | asyncio.Future[Decision],
-        loop: asyncio.AbstractEventLoop | None,
-    ) -> None:
+    def _admit(self, record: Mapping[str, Any], key: str | None, answer: Answer, loop: Loop) -> None:
         """Take a request in: ask who may decide it, and have it wait for whoever that is."""
         late_s = 0.0 if loop is None else self._lag.seconds(loop)
         # Its answer will wait for the loop as well.
@@ -229,7 +232,7 @@ class Service:
             span=tracing.around(),
         )
         if permission.arm is Arm.FALLBACK or permission.digest is None:
-            self._leave(asked, permission, permission.why)
+            self._leave(asked, permission, permission.why, loop)
             return
         try:
             if permission.stage == "sandbox" and self.host.manifest(permission.digest).origin == "real":
@@ -237,12 +240,12 @@ class Service:
             known = self._scores.find(permission.digest, record)
             if known is None:
                 besides_s = 2 * late_s + self._recorder.lag_s
-                self.host.put(permission.digest, Call(record, self._scored, asked, besides_s))
+                self.host.put(permission.digest, Call(record, self._scored, asked, besides_s), loop)
         except Exception as error:
-            self._leave(asked, permission, why_of(error))
+            self._leave(asked, permission, why_of(error), loop)
         else:
             if known is not None:
-                self._by_model(asked, known)
+                self._by_model(asked, known, loop)
 
     def _scored(self, answers: Sequence[tuple[Call, Scored | BaseException]]) -> None:
         """Take what the model said of records that were scored together."""
@@ -258,18 +261,19 @@ class Service:
                     why = why_of(answer)
                 self._leave(asked, asked.permission, why)
 
-    def _by_model(self, asked: Asked, said: Scored) -> None:
+    def _by_model(self, asked: Asked, said: Scored, loop: Loop = None) -> None:
         # Scoring takes time in which somebody may have stopped the model; what is in force now counts.
         asked.passage.enter()
         after = self._permission(asked.entity)
         if after.digest != asked.permission.digest:
-            self._leave(asked, after, after.why if after.arm is Arm.FALLBACK else Why.MODEL_REPLACED)
+            why = after.why if after.arm is Arm.FALLBACK else Why.MODEL_REPLACED
+            self._leave(asked, after, why, loop)
             return
         self._recorder.enter(asked)
         outcome = Outcome(after, Why.ASSIGNED, said.decision, said.reasons, said.score, said.pending)
-        self._recorder.put(asked, outcome)
+        self._recorder.put(asked, outcome, loop)
 
-    def _leave(self, asked: Asked, permission: Permission, why: Why) -> None:
+    def _leave(self, asked: Asked, permission: Permission, why: Why, loop: Loop = None) -> None:
         """Leave a request to the fallback, where that has a place for it."""
         asked.passage.leave()
         asked.permission, asked.why = permission, why
@@ -278,7 +282,7 @@ class Service:
         if full:
             self._recorder.settle([(asked, overloaded())])
         else:
-            self._fallbacks.put(asked)
+            self._fallbacks.put(asked, loop)
 
     def _by_fallback(self, asked: Asked) -> None:
         try:

@@ -1,9 +1,10 @@
 """The one route that everybody waits for, answered without FastAPI's way to it.
 
-Between its middleware and a route's handler FastAPI looks for the route and stacks four layers that hold what
-this route has not: files, background tasks, dependencies that are closed afterwards. They take as long as the
-checks, the contract and the control state together. The route stays among the others, for the schema and for
-every other method; whatever is not exactly this one goes their way.
+Between the server and a route's handler FastAPI and the service's own middleware stack ten layers, which hold
+what this route has not, or wrap each message of its answer anew. They take as long as the checks, the
+contract and the control state together. The route stays among the others, for the schema and for every other
+method; whatever is not exactly this one goes their way. What the service's own layers do is done here too, by
+the same code.
 """
 
 from __future__ import annotations
@@ -11,10 +12,30 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 
-from harness.serving.underway import Application, Message
+from harness.serving.door import MOST_QUERY, ours, with_ours
+from harness.serving.metrics import Metrics
+from harness.serving.observed import Observation
+from harness.serving.strict import Strict
+from harness.serving.underway import Answer, Application, Message
+
+Refusals = Mapping[type[Exception], Callable[[Request, Any], Awaitable[Response]]]
+
+
+class Served(FastAPI):
+    """FastAPI's application, with something around it that may answer in its place.
+
+    Attributes:
+        around: Puts it around everything that FastAPI has between the server and the routes.
+    """
+
+    around: Callable[[Any], Any] = staticmethod(lambda stack: stack)
+
+    def build_middleware_stack(self) -> Any:
+        """What the server calls."""
+        return self.around(super().build_middleware_stack())
 
 
 class Straight:
@@ -23,22 +44,22 @@ class Straight:
     Args:
         app: The application.
         route: The route; its only method is POST, and its path has no parameters.
-        refusals: What answers an exception of the handler, by its type. One that is not among them is left to
-            the application's outermost layer.
+        refusals: What answers an exception of the handler, by its type.
+        metrics: Where requests are counted.
+        tls: Whether callers reach the service by TLS.
     """
 
     def __init__(
-        self,
-        app: Application,
-        *,
-        route: APIRoute,
-        refusals: Mapping[type[Exception], Callable[[Request, Any], Awaitable[Response]]],
+        self, app: Application, *, route: APIRoute, refusals: Refusals, metrics: Metrics, tls: bool
     ) -> None:
         self._app = app
         self._route = route
         self._path = route.path
         self._handle = route.get_route_handler()
-        self._refusals = {kind: answer for kind, answer in refusals.items() if kind is not Exception}
+        self._refusals = dict(refusals)
+        self._unforeseen = self._refusals.pop(Exception)
+        self._metrics = metrics
+        self._ours = ours(tls=tls)
 
     async def __call__(
         self,
@@ -50,19 +71,33 @@ class Straight:
         if scope["type"] != "http" or scope["path"] != self._path or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        if scope.get("root_path"):  # where the path begins elsewhere, finding it is the router's business
+        # Where the path begins elsewhere, finding it is the router's business.
+        if scope.get("root_path") or len(scope["query_string"]) > MOST_QUERY:
             await self._app(scope, receive, send)
             return
         scope["route"], scope["endpoint"], scope["path_params"] = self._route, self._route.endpoint, {}
-        request = Request(scope, receive)
+        request = Strict(scope, receive)
+        response = None
         try:
-            response = await self._handle(request)
+            with Observation(self._metrics, scope) as seen, Answer():
+                response = await self._answer(request)
+                seen.code = response.status_code
+                headers = with_ours(response.raw_headers, self._ours)
+                headers.append(seen.header)
+                start = {"type": "http.response.start", "status": response.status_code, "headers": headers}
+                await send(start)
+                await send({"type": "http.response.body", "body": response.body})
         except Exception as error:
-            answer = self._answer(type(error))
-            if answer is None:
-                raise
-            response = await answer(request, error)
-        await response(scope, receive, send)
+            if response is None:
+                response = await self._unforeseen(request, error)
+                await response(scope, receive, send)
+            raise  # for the server's log
 
-    def _answer(self, kind: type[BaseException]) -> Callable[[Request, Any], Awaitable[Response]] | None:
-        return next((self._refusals[each] for each in kind.__mro__ if each in self._refusals), None)
+    async def _answer(self, request: Request) -> Response:
+        try:
+            return await self._handle(request)
+        except Exception as error:
+            for kind in type(error).__mro__:
+                if kind in self._refusals:
+                    return await self._refusals[kind](request, error)
+            raise

@@ -13,7 +13,6 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
-from starlette.requests import ClientDisconnect
 
 MOST_DEPTH = 32
 MOST_NAMES = 1_000
@@ -59,18 +58,21 @@ async def strictly(request: Request, most_bytes: int) -> Strict:
         RequestValidationError: It is no JSON, or more of it than is taken.
     """
     _welcome(request, most_bytes)
-    body = bytearray()
-    try:
-        async for part in request.stream():
-            body += part
-            if len(body) > most_bytes:
-                raise _too_large(most_bytes)
-    except ClientDisconnect:
-        raise Unwelcome(400, "incomplete", "The body ended before it was complete.") from None
-    read = Strict(request.scope, request.receive)
-    read._body = bytes(body)  # what Request.body() gives, once it was read
+    parts, length, more = [], 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise Unwelcome(400, "incomplete", "The body ended before it was complete.")
+        parts.append(message.get("body", b""))
+        length += len(parts[-1])
+        if length > most_bytes:
+            raise _too_large(most_bytes)
+        more = message.get("more_body", False)
+    body = b"".join(parts)
+    read = request if isinstance(request, Strict) else Strict(request.scope, request.receive)
+    read._body = body  # what Request.body() gives, once it was read
     if body:
-        read.document = parse(read._body)
+        read.document = parse(body)
     return read
 
 

@@ -63,7 +63,7 @@ class Passage:
         answer: The answer that will tell it; None where there is none to wait for.
     """
 
-    def __init__(self, underway: Underway, answer: _Answer | None) -> None:
+    def __init__(self, underway: Underway, answer: Answer | None) -> None:
         self._underway = underway
         self._answer = answer
         self._counted = False
@@ -92,29 +92,37 @@ class Passage:
             self._underway._change(-1, decided=decided)
 
 
-class _Answer:
-    """The decisions that one answer tells; one that comes after the answer ends by itself."""
+class Answer:
+    """The decisions that one answer tells, while it is ``with``; one that comes later ends by itself."""
+
+    __slots__ = ("_lock", "_passages", "_sent", "_token")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._passages: list[Passage] = []
         self._sent = False
 
+    def __enter__(self) -> None:
+        self._token = _answer.set(self)
+
+    def __exit__(self, *_: object) -> None:
+        """It was sent, or cannot be: its decisions end."""
+        _answer.reset(self._token)
+        with self._lock:
+            self._sent = True
+        for passage in self._passages:
+            passage.end(decided=True)
+
     def take(self, passage: Passage) -> None:
+        """A decision that it tells."""
         with self._lock:
             if not self._sent:
                 self._passages.append(passage)
                 return
         passage.end(decided=True)
 
-    def sent(self) -> None:
-        with self._lock:
-            self._sent = True
-        for passage in self._passages:
-            passage.end(decided=True)
 
-
-_answer: ContextVar[_Answer | None] = ContextVar("answer", default=None)
+_answer: ContextVar[Answer | None] = ContextVar("answer", default=None)
 
 
 class Answering:
@@ -130,10 +138,5 @@ class Answering:
         send: Callable[[Message], Awaitable[None]],
     ) -> None:
         """Answer one request."""
-        answer = _Answer()
-        token = _answer.set(answer)
-        try:
+        with Answer():
             await self._app(scope, receive, send)
-        finally:
-            _answer.reset(token)
-            answer.sent()
