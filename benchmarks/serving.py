@@ -236,8 +236,8 @@ def closed(turns: Turns, unrecorded: str) -> list[Row]:
 
 def memory(pid: int) -> list[Row]:
     """What each worker takes, with its model's process, in megabytes; what is shared is divided."""
-    supervisor = psutil.Process(pid)
-    workers = [each for each in supervisor.children() if each.children()]
+    # They are forked from a process beside the supervisor.
+    workers = [worker for each in psutil.Process(pid).children() for worker in each.children()]
     alone = [each.memory_full_info().pss / 1e6 for each in workers]
     models = [
         sum(child.memory_full_info().pss for child in each.children(recursive=True)) / 1e6 for each in workers

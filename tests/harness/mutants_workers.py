@@ -17,6 +17,22 @@ ACTING, CLI, DECISIONS = "test_control_acting.py", "test_cli_control.py", "test_
 
 MUTANTS = (
     Mutant(
+        "workers are left alone by a signal to every process",
+        "serving/preloaded.py",
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n",
+        "",
+        "test_kill_workers.py",
+        "in_order",
+    ),
+    Mutant(
+        "what a worker starts heeds no signal",
+        "serving/preloaded.py",
+        "os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))\n",
+        "",
+        "test_kill_workers.py",
+        "what_they_start",
+    ),
+    Mutant(
         "a decision under way is not waited for",
         CONFIRMATION,
         "return self.heard and self.stopped and self.under_way == 0",

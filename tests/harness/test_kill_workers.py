@@ -147,6 +147,64 @@ def test_one_signal_ends_all_and_answers_what_is_under_way(
     assert "Traceback" not in (tiny.root / "service-0.log").read_text()
 
 
+def forked_from(running: Any) -> psutil.Process:
+    """The process that the workers are forked from."""
+    (found,) = [each for each in psutil.Process(running.process.pid).children() if each.children()]
+    return found
+
+
+def test_a_signal_to_every_process_ends_them_in_order(tiny: Any, served: Serve, wait: Wait) -> None:
+    """As a service manager sends it: who forks the workers has to outlive them, or nobody waits for them."""
+    digest = tiny.offered()
+    running = served("--workers", "2", PILOT_SERVING__BUDGET_MS="30000")
+    at_work(tiny, wait, 2)
+    begun = tiny.root / "begun"
+    tiny.model_does(digest, f"Path({str(begun)!r}).touch(); time.sleep(4)")
+    got: list[Any] = []
+    asking = threading.Thread(target=lambda: got.append(decided(running.url, tiny)))
+    asking.start()
+    wait(begun.exists, within=30)
+    forking = forked_from(running)
+    every = [forking, *forking.children(), psutil.Process(running.process.pid)]
+    for process in every:
+        process.send_signal(signal.SIGTERM)
+    assert running.process.wait(timeout=40) == 0
+    assert not [each.pid for each in every[1:] if _alive(each.pid)]
+    asking.join(timeout=40)
+    assert got[0]["decision_id"]
+    wait(lambda: not _alive(forking.pid))
+    assert "died or did not answer" not in (tiny.root / "service-0.log").read_text()
+
+
+def test_workers_and_what_they_start_heed_the_signal_that_the_process_before_them_ignores() -> None:
+    code = (
+        "import os, signal\nimport harness.serving.preloaded\n"
+        "told = signal.getsignal(signal.SIGTERM).name\n"
+        "child = os.fork()\n"
+        "if not child:\n    os._exit(signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL)\n"
+        "print(told, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout == "SIG_IGN 0\n"
+
+
+def test_the_process_that_workers_are_forked_from_is_replaced_with_them(
+    tiny: Any, served: Serve, pilot_command: Run, wait: Wait
+) -> None:
+    tiny.offered()
+    running = served("--workers", "2")
+    first = at_work(tiny, wait, 2)
+    forked_from(running).kill()
+    wait(lambda: not any(_alive(pid) for pid in first), within=60)
+    second = at_work(tiny, wait, 2)
+    assert not set(first) & set(second)
+    assert decided(running.url, tiny)["served_by"] == "model"
+    assert pilot_command("kill").returncode == 0
+    assert {decided(running.url, tiny)["why"] for _ in range(10)} == {"killed"}
+
+
 def test_workers_whose_supervisor_was_killed_end_too(tiny: Any, served: Serve, wait: Wait) -> None:
     tiny.offered()
     running = served("--workers", "2")

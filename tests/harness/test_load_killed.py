@@ -132,7 +132,9 @@ def kill_one(service: Service, kind: str, chance: random.Random) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         supervisor = psutil.Process(service.process.pid)
-        workers = [each for each in supervisor.children() if "spawn_main" in " ".join(_command(each))]
+        workers = [
+            worker for each in _children(supervisor, deep=False) for worker in _children(each, deep=False)
+        ]
         beside = [child for worker in workers for child in _children(worker)]
         if found := workers if kind == "worker" else beside:
             with suppress(psutil.NoSuchProcess):
@@ -142,16 +144,9 @@ def kill_one(service: Service, kind: str, chance: random.Random) -> None:
     raise AssertionError(f"there was no process of the kind '{kind}' to kill\n{service.said()}")
 
 
-def _command(process: psutil.Process) -> list[str]:
+def _children(process: psutil.Process, *, deep: bool = True) -> list[psutil.Process]:
     try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
-
-
-def _children(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return process.children(recursive=True)
+        return process.children(recursive=deep)
     except psutil.Error:
         return []
 

@@ -151,13 +151,15 @@ def test_it_serves_with_the_fast_loop_and_parser_and_keeps_bounds_in_every_proce
     tiny: Any, served: Serve
 ) -> None:
     running = served("--workers", "2", PILOT_SERVING__REQUEST_TIMEOUT_S="1")
-    for worker in psutil.Process(running.process.pid).children():
-        if "spawn_main" in " ".join(worker.cmdline()):
-            loaded = {each.path for each in worker.memory_maps()}
-            assert {name for name in ("uvloop", "httptools") for path in loaded if name in path} == {
-                "uvloop",
-                "httptools",
-            }
+    forked = psutil.Process(running.process.pid).children()
+    workers = [worker for each in forked for worker in each.children()]
+    assert len(workers) == 2
+    for worker in workers:
+        loaded = {each.path for each in worker.memory_maps()}
+        assert {name for name in ("uvloop", "httptools") for path in loaded if name in path} == {
+            "uvloop",
+            "httptools",
+        }
     with lines(running, 10, START) as slow:
         assert {status(said(line)) for line in slow} == {408}
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import signal
 import socket
 import time
+from multiprocessing import forkserver
 from typing import Any
 
 import uvicorn
+import uvicorn._subprocess
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
@@ -44,6 +47,8 @@ def serve(settings: Settings, *, host: str, port: int, workers: int = 1, debug: 
             worker could not start, or the certificate cannot be used.
     """
     tls = tls_options(settings)
+    if workers > 1:
+        _begin_importing()
     prepared = prepare(settings, host)
     listener = listen(host, port)
     url = f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
@@ -57,6 +62,15 @@ def serve(settings: Settings, *, host: str, port: int, workers: int = 1, debug: 
             _several(_config(PerProcess(place), settings, tls, workers), listener, url)
     finally:
         listener.close()
+
+
+def _begin_importing() -> None:
+    """Start the process that workers are forked from, which imports while this one prepares."""
+    forking = multiprocessing.get_context("forkserver")
+    forking.set_forkserver_preload(["harness.serving.preloaded"])
+    forkserver.ensure_running()
+    # uvicorn has no word for it: it would start a new interpreter for each worker.
+    uvicorn._subprocess.spawn = forking  # type: ignore[assignment]
 
 
 def _config(app: PerProcess, settings: Settings, tls: dict[str, Any], workers: int) -> Config:
