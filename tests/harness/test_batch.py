@@ -481,6 +481,16 @@ def test_csv_is_read_by_the_contracts_types(decide: Any, tiny: Any, tmp_path: Pa
     assert out.select("record_key", "decision").rows() == [("a", "water"), ("b", "water")]
 
 
+def test_names_of_columns_may_come_behind_a_mark_of_their_order_and_an_empty_line(
+    decide: Any, tiny: Any, tmp_path: Path
+) -> None:
+    tiny.offered()
+    file = tmp_path / "some.csv"
+    head = b'\r\n"reading",plot,measured_on,dryness,depth_cm,crop,covered\r\n'
+    file.write_bytes(b"\xef\xbb\xbf" + head + b"a,p,2026-03-01,80,20,maize,true\r\n")
+    assert decide(file).decided == 1
+
+
 def test_ids_are_uuid5_of_pilot_batch_and_key() -> None:
     keys = ["", "Äcker", "x" * 500, *(f"r-{number}" for number in range(50))]
     expected = [str(uuid.uuid5(NAMESPACE, f"dryfield\0night\0{key}")) for key in keys]
