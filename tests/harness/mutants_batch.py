@@ -44,6 +44,22 @@ MUTANTS = (
         "file_of_decisions_was_changed",
     ),
     Mutant(
+        "whatever lies there is announced",
+        RECORDS,
+        "        if not _holds(file, frame, kind):",
+        "        if False:",
+        TESTS,
+        "lies_there",
+    ),
+    Mutant(
+        "where decisions go is looked at when they are made",
+        RUN,
+        "            records.check_place(wanted.to, source)",
+        "            pass",
+        TESTS,
+        "takes_no_file",
+    ),
+    Mutant(
         "a file that is not on the disk has a row",
         FILES,
         "            stream.flush()\n            os.fsync(stream.fileno())\n",

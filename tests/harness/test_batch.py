@@ -481,6 +481,58 @@ def test_csv_is_read_by_the_contracts_types(decide: Any, tiny: Any, tmp_path: Pa
     assert out.select("record_key", "decision").rows() == [("a", "water"), ("b", "water")]
 
 
+def test_names_of_columns_may_come_behind_a_mark_of_their_order_and_an_empty_line(
+    decide: Any, tiny: Any, tmp_path: Path
+) -> None:
+    tiny.offered()
+    file = tmp_path / "some.csv"
+    head = b'\r\n"reading",plot,measured_on,dryness,depth_cm,crop,covered\r\n'
+    file.write_bytes(b"\xef\xbb\xbf" + head + b"a,p,2026-03-01,80,20,maize,true\r\n")
+    assert decide(file).decided == 1
+
+
+@pytest.mark.parametrize("kind", [".parquet", ".csv"])
+def test_what_lies_there_under_a_batchs_name_is_not_announced_as_its_own(
+    decide: Any, tiny: Any, tmp_path: Path, kind: str
+) -> None:
+    tiny.offered()
+    brought, out = tmp_path / f"some{kind}", tmp_path / "out"
+    frame = rows(5)
+    (frame.write_parquet if kind == ".parquet" else frame.write_csv)(brought)
+    told = decide(brought, to=out)
+    file, announced = (Path(name) for name in told.files)
+    own = file.read_bytes()
+    assert decide(brought, to=out).files == told.files
+    assert file.read_bytes() == own
+    changed = (pl.read_parquet if kind == ".parquet" else pl.read_csv)(file).with_columns(
+        decision=pl.lit("x")
+    )
+    (changed.write_parquet if kind == ".parquet" else changed.write_csv)(file)
+    theirs = file.read_bytes()
+    announced.unlink()
+    with pytest.raises(PilotError, match="is there already, and does not hold what this batch decided"):
+        decide(brought, to=out)
+    assert (file.read_bytes(), announced.exists()) == (theirs, False)
+    file.unlink()
+    assert decide(brought, to=out).decided_now == 0
+    assert file.read_bytes() == own
+
+
+def test_a_place_that_takes_no_file_is_told_before_anything_is_decided(
+    decide: Any, tiny: Any, store: Any, tmp_path: Path
+) -> None:
+    tiny.offered()
+    (tmp_path / "file").touch()
+    with pytest.raises(PilotError, match="nothing was decided: Not a directory"):
+        decide(to=tmp_path / "file" / "below")
+    read = tmp_path / "read"
+    read.mkdir()
+    rows(5).write_parquet(read / "some.parquet")
+    with pytest.raises(PilotError, match="it lies in the folder that is read"):
+        decide(read, to=read / "out")
+    assert (store.counts(), list(read.iterdir())) == ({}, [read / "some.parquet"])
+
+
 def test_ids_are_uuid5_of_pilot_batch_and_key() -> None:
     keys = ["", "Äcker", "x" * 500, *(f"r-{number}" for number in range(50))]
     expected = [str(uuid.uuid5(NAMESPACE, f"dryfield\0night\0{key}")) for key in keys]

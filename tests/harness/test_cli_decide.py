@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from certificates import certified
 from harness.cli.decide import address, ask, held_back
 from harness.errors import CheckFailed, PilotError
+from harness.serving.tls import loaded
 
 GOOD = {"decision_id": "d", "decision": "water", "served_by": "model"}
 
 
 @contextmanager
-def answering(status: int, body: Any) -> Iterator[str]:
+def answering(status: int, body: Any, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """A server that gives one answer to everything."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
 
@@ -33,7 +37,13 @@ def answering(status: int, body: Any) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Page) as server:
+    class Quiet(HTTPServer):
+        def handle_error(self, *_: object) -> None:
+            """A client that goes away is what some tests are about."""
+
+    with Quiet(("127.0.0.1", 0), Page) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
@@ -87,11 +97,37 @@ def test_a_record_that_breaks_the_contract_is_the_callers(tiny: Any) -> None:
     assert (caught.value.exit_code, caught.value.where) == (1, "dryness")
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://", "dryfield", "http://[::1"])
-def test_where_nothing_answers_the_start_of_a_service_is_named(url: str) -> None:
+def test_where_nothing_answers_the_start_of_a_service_is_named() -> None:
     with pytest.raises(PilotError, match="no service answers") as caught:
-        ask(url, {})
+        ask("http://127.0.0.1:1", {})
     assert "pilot serve" in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://", "dryfield", "127.0.0.1:80", "http://[::1", "ftp://127.0.0.1"])
+def test_an_address_that_is_none_is_not_taken_for_a_service_that_does_not_run(url: str) -> None:
+    with pytest.raises(PilotError, match="it is no address") as caught:
+        ask(url, {})
+    assert (caught.value.where, caught.value.mend) == (url, "Write it as http://host:port.")
+
+
+def test_plain_http_and_tls_that_meet_are_told_apart(tmp_path: Path) -> None:
+    with answering(200, GOOD) as url, pytest.raises(PilotError, match=r"speaks no TLS. Write http://"):
+        ask(url.replace("http:", "https:"), {})
+    certificate, key = certified(tmp_path)
+    with answering(200, GOOD, loaded(certificate, key)) as url:
+        with pytest.raises(PilotError, match=r"speaks no plain HTTP .* write https://"):
+            ask(url, {})
+        with pytest.raises(PilotError, match=r"is not trusted \(self-signed certificate\)") as caught:
+            ask(url.replace("http:", "https:"), {})
+        assert "[serving] tls_certificate" in caught.value.mend
+        trusted = ssl.create_default_context(cafile=certificate)
+        assert ask(url.replace("http:", "https:"), {}, trusted=trusted) == GOOD
+
+
+def test_who_has_asked_too_often_is_told_what_limits_it() -> None:
+    said = {"error": "too_many", "detail": "More requests than this caller has; the next one in 9 s."}
+    with answering(429, said) as url, pytest.raises(PilotError, match=r"in 9 s\. Wait .* rate_per_s"):
+        ask(url, {})
 
 
 def test_the_address_of_a_service_on_ipv6_has_brackets(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ import pytest
 from drilling import drillable
 from governed import STEP
 from harness.drills import slo
-from harness.drills.scratch import FOLDER
+from harness.drills.scratch import FOLDER, scratch_pilot
 from harness.errors import PilotError
 from harness.load import page, ramp
 from harness.load.generator import Answers, Generator, Target, Usage, due
@@ -310,6 +310,25 @@ def test_what_runs_already_is_asked_on_this_machine_and_in_the_sandbox_only(
     assert (done.returncode, "no service of a pilot answers" in done.stderr) == (2, True)
     done = pilot_here(*options, "127.0.0.1:80")
     assert (done.returncode, "Write it as http://host:port." in done.stderr) == (2, True)
+
+
+def test_the_copy_asks_nothing_of_its_callers_that_the_pilot_in_use_does(drillable: Any) -> None:
+    """Its one caller plays all of them, has no key that git does not know, and no token of an issuer."""
+    asked = 'tls_certificate = "no.pem"\ntls_key = "no.key"\nrate_per_s = 1\nburst = 1\n'
+    issuer = '[serving.oidc]\nissuer = "i"\naudience = "a"\njwks_file = "no.json"\nscopes = {x = ["read"]}\n'
+    drillable.toml.write_text(
+        drillable.toml.read_text().replace("[serving]\n", f"[serving]\n{asked}") + issuer
+    )
+    settings = drillable.settings()
+    assert settings.serving.oidc is not None
+    with scratch_pilot(settings) as pilot:
+        serving = pilot.copy.settings.serving
+        assert (serving.tls_certificate, serving.oidc, serving.rate_per_s, serving.burst) == (
+            None,
+            None,
+            0,
+            0,
+        )
 
 
 def test_a_test_of_hours_is_refused() -> None:

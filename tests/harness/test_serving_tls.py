@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import json
 import signal
 import socket
 import ssl
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,44 +16,17 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from certificates import certified
 from harness.control.confirmation import ask
 from harness.control.readers import Reader
 from harness.errors import PilotError
+from harness.load.generator import Generator, Target, due
 from harness.serving.tls import check, loaded
 
 Serve = Callable[..., Any]
 Pilot = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def certified(folder: Path, name: str = "pilot") -> tuple[Path, Path]:
-    """A certificate of this machine, signed by itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    named = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(named)
-        .issuer_name(named)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    certificate, private = folder / "tls.pem", folder / "tls.key"
-    certificate.write_bytes(made.public_bytes(Encoding.PEM))
-    private.touch(mode=0o600)
-    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return certificate, private
 
 
 @pytest.fixture
@@ -88,6 +60,11 @@ def test_it_decides_is_stopped_and_confirms_by_tls(
     done = pilot_command("decide", str(record), "--url", running.url, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["served_by"] == "model"
+    moments = due(20, 0.2, "constant", 1)
+    with Generator() as asking:
+        target = Target(running.url, [json.dumps(tiny.record)], trusts=str(files[0]))
+        assert asking.run(target, moments, connections=1).given.all()
+        assert not asking.run(replace(target, trusts=""), moments, connections=1).given.any()
     with httpx.Client(verify=ssl.create_default_context(cafile=files[0]), trust_env=False) as client:
         answer = client.get(f"{running.url}/health")
     assert answer.headers["strict-transport-security"] == "max-age=31536000"
@@ -156,10 +133,17 @@ def test_files_that_cannot_be_used_are_told_before_anything_starts(
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         return done.stderr
 
+    certified(tiny.root, days=(-9, -1))
+    assert "it expired on" in told()
+    certified(tiny.root, days=(1, 9))
+    assert "it is not valid before" in told()
+    certified(tiny.root, passphrase=b"known to somebody")
+    assert "openssl pkey" in told()
+    certified(tiny.root)
     key.write_bytes((other / "tls.key").read_bytes())
-    assert "KEY_VALUES_MISMATCH" in told()
+    assert "does not belong to the certificate" in told()
     key.write_text("")
-    assert "cannot be used" in told()
+    assert "it holds no private key in PEM" in told()
     key.unlink()
     assert "tls_key" in told()
     tiny.toml.write_text(tiny.toml.read_text().replace('tls_key = "tls.key"\n', ""))

@@ -234,7 +234,7 @@ def test_a_name_that_would_blur_a_log_is_refused(folder: Path, name: str) -> Non
 
 
 def test_a_scope_that_there_is_not_is_refused_beside_a_right_one(folder: Path) -> None:
-    with pytest.raises(PilotError, match=r"no such scope.*Use decide, outcomes"):
+    with pytest.raises(PilotError, match=r"no scope 'everything'.*Use decide, outcomes"):
         made(folder, "reader", "decide", "everything")
     assert not (folder / TOKENS).exists()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mistakes import access, code, configuration, options, remote, sources, watching
+from mistakes import access, batches, code, configuration, options, remote, serving, sources, watching
 from mistakes.planted import Mistake
 
 ALL: tuple[Mistake, ...] = (
@@ -11,6 +11,8 @@ ALL: tuple[Mistake, ...] = (
     *code.MISTAKES,
     *options.MISTAKES,
     *access.MISTAKES,
+    *serving.MISTAKES,
+    *batches.MISTAKES,
     *watching.MISTAKES,
     *remote.MISTAKES,
 )

@@ -7,7 +7,7 @@ from mistakes.planted import Mistake, Pilot, edited
 
 
 def issued(pilot: Pilot) -> None:
-    pilot.works("token", "issue", "collections")
+    assert pilot.here("token", "issue", "collections").code == 0
 
 
 def damaged(pilot: Pilot) -> None:
@@ -42,7 +42,35 @@ MISTAKES = (
     Mistake(
         "a scope that there is not",
         ("token", "issue", "collections", "--scope", "decide", "--scope", "everything"),
-        ("token scopes: there is no such scope", "Use decide, outcomes, feedback, read, operate, approve"),
+        (
+            "token scopes: there is no scope 'everything'",
+            "Use decide, outcomes, feedback, read, operate, approve",
+        ),
+    ),
+    Mistake(
+        "two scopes behind one --scope",
+        ("token", "issue", "collections", "--scope", "decide,read"),
+        ("token scopes: there is no scope 'decide,read'", "each after a --scope of its own"),
+        here=True,
+    ),
+    Mistake(
+        "a token for a time and not for days",
+        ("token", "issue", "collections", "--days", "90d"),
+        ("--days", "valid integer", "`pilot --help`"),
+        here=True,
+    ),
+    Mistake(
+        "taking away a token by itself and not by its name",
+        ("token", "revoke", "pilot_" + "0" * 64),
+        ("token name: that is a token itself, and not its name", "`pilot token list` shows the names"),
+        here=True,
+    ),
+    Mistake(
+        "listing tokens of a damaged file",
+        ("token", "list"),
+        ("tokens.json: the tokens cannot be trusted, and nobody is let in", "not JSON", "Restore the file"),
+        damaged,
+        here=True,
     ),
     Mistake(
         "a token for no day",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import importlib
+import io
 import json
 import os
 import subprocess
@@ -11,8 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+
+from harness.cli import context, main
 
 PACKAGE = "late_payment"
 IDENTITY = ["-c", "user.name=test", "-c", "user.email=test@example.invalid", "-c", "commit.gpgsign=false"]
@@ -98,6 +104,27 @@ class Pilot:
         )
         return Ended(done.returncode, done.stdout, done.stderr)
 
+    def here(self, *arguments: str, more: Mapping[str, str] | None = None) -> Ended:
+        """Run a command to its end in this process, where libraries are imported once."""
+        stdout, stderr = io.StringIO(), io.StringIO()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(patch.dict(os.environ, {**self.environment, **(more or {})}, clear=True))
+            stack.enter_context(patch.object(sys, "path", [str(self.root / "src"), *sys.path]))
+            # Signals and the log are the test run's own business.
+            stack.enter_context(patch("harness.interruption.end_cleanly", lambda: None))
+            stack.enter_context(patch("harness.serving.logs.set_up", lambda **_: None))
+            stack.enter_context(contextlib.chdir(self.root))
+            stack.enter_context(contextlib.redirect_stdout(stdout))
+            stack.enter_context(contextlib.redirect_stderr(stderr))
+            stack.callback(context.choose, root=None, debug=False)
+            stack.callback(_forget)
+            _forget()
+            importlib.invalidate_caches()
+            with pytest.raises(SystemExit) as ended:
+                main(["--root", str(self.root), *arguments])
+        assert isinstance(ended.value.code, int)
+        return Ended(ended.value.code, stdout.getvalue(), stderr.getvalue())
+
     def read(self, name: str) -> Any:
         """A JSON file that a run has written."""
         return json.loads((self.root / name).read_text(encoding="utf-8"))
@@ -156,6 +183,11 @@ class Pilot:
         ]
 
 
+def _forget() -> None:
+    for name in [each for each in sys.modules if each.partition(".")[0] == PACKAGE]:
+        del sys.modules[name]
+
+
 def edited(name: str, old: str, new: str) -> Callable[[Pilot], None]:
     """A mistake in a file that stands there."""
     return lambda pilot: pilot.edit(name, old, new)
@@ -195,6 +227,7 @@ class Mistake:
         again: What is run when the files are restored, and must work; by default it is enough that nothing
             was written.
         nobody: Whether it takes an account without rights.
+        here: Whether the command ends before it starts anything, and so can run in the tests' own process.
     """
 
     title: str
@@ -206,6 +239,7 @@ class Mistake:
     trained: bool = False
     again: tuple[str, ...] = ()
     nobody: bool = False
+    here: bool = False
 
     def param(self) -> Any:
         """The mistake as a parameter of a test."""

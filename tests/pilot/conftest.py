@@ -64,6 +64,19 @@ def new(rendered_once: Pilot, tmp_path: Path) -> Iterator[Pilot]:
     shutil.rmtree(tmp_path / "new", ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def shared_once(rendered_once: Pilot, tmp_path_factory: pytest.TempPathFactory) -> Pilot:
+    return copied(rendered_once, tmp_path_factory.mktemp("shared") / "pilot")
+
+
+@pytest.fixture
+def shared(shared_once: Pilot) -> Iterator[Pilot]:
+    """A new pilot that tests get one after the other, as git has it: a copy takes longer than most."""
+    yield shared_once
+    shared_once.git("checkout", "-q", "-f", "--", ".")
+    shared_once.git("clean", "-q", "-f", "-d", "-x", "-e", "__pycache__")
+
+
 @pytest.fixture
 def trained(trained_once: Pilot, tmp_path: Path) -> Iterator[Pilot]:
     """A pilot with simulated sources and a packaged model."""

@@ -25,10 +25,13 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.mark.parametrize("mistake", [mistake.param() for mistake in ALL])
 def test_a_mistake(mistake: Mistake, request: pytest.FixtureRequest, note: Callable[..., None]) -> None:
     needs = "new" if not mistake.trained else "modelled" if mistake.command in LATER else "trained"
-    pilot = request.getfixturevalue(needs)
+    pilot = request.getfixturevalue("shared" if mistake.here else needs)
     mistake.make(pilot)
     before = pilot.written()
-    ended = pilot.run(*mistake.command, more=mistake.more, nobody=mistake.nobody)
+    if mistake.here:
+        ended = pilot.here(*mistake.command, more=mistake.more)
+    else:
+        ended = pilot.run(*mistake.command, more=mistake.more, nobody=mistake.nobody)
     assert ended.code == mistake.code, ended
     assert holds(ended.line, mistake.says), ended.line
     # A check that says no has written its findings; anything else leaves what was there.

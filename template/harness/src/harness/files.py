@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,18 @@ def whole_file(file: Path) -> Iterator[Path]:
         beside.replace(file)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """See, before it matters, that a folder takes files or can be made; nothing is left behind.
+
+    Raises:
+        OSError: They cannot.
+    """
+    whole = folder.absolute()
+    there = next(each for each in (whole, *whole.parents) if each.exists())
+    with tempfile.TemporaryFile(dir=there):  # without a name, where the system can: somebody may be looking
+        pass
 
 
 @contextmanager

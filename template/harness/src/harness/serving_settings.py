@@ -144,6 +144,12 @@ class Serving(Section):
             raise ValueError("tls_certificate and tls_key are named together")
         return self
 
+    @model_validator(mode="after")
+    def _a_burst_of_something(self) -> Serving:
+        if self.burst and not self.rate_per_s:
+            raise ValueError("burst limits nobody without rate_per_s; set both")
+        return self
+
     @field_validator("model_environment")
     @classmethod
     def _names_of_variables(cls, names: tuple[str, ...]) -> tuple[str, ...]:

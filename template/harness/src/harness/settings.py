@@ -32,6 +32,8 @@ from harness.source_kinds import EMBEDDED, KINDS, CsvSource, PostgresSource, Sou
 FILE = "pilot.toml"
 FLAG_NAME = r"[a-z][a-z0-9_.-]{0,62}"
 # What the rollout says, by the standard API: harness.control.openfeature.
+# What pydantic calls by Python's names.
+NAMED = {"tuple": "the list", "dictionary": "the table"}
 RESERVED_FLAGS = ("model_enabled", "model_arm")
 # DuckDB downloads an extension when a query first needs it: from where, and what, is nobody's decision then.
 NO_DOWNLOADS: dict[str, Any] = {"autoinstall_known_extensions": "false"}
@@ -347,7 +349,11 @@ def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _explain(error: ErrorDetails) -> PilotError:
-    location = [str(part) for part in error["loc"]]
+    # A list's element stands behind its key, and is no table.
+    found = list(error["loc"])
+    while len(found) > 1 and isinstance(found[-1], int):
+        found.pop()
+    location = [str(part) for part in found]
     kind = ""
     if location[:1] == ["sources"] and len(location) > 3:
         kind = location.pop(2)  # pydantic adds the tag of the union, which nobody wrote
@@ -365,6 +371,7 @@ def _explain(error: ErrorDetails) -> PilotError:
         near = difflib.get_close_matches(key, known, n=1) or difflib.get_close_matches(
             key, [name for keys in KINDS.values() for name in keys] if kind else [], n=1
         )
+        near = near or [name for name in known if name.startswith(f"{key}_")][:1]
         mend = f"Did you mean '{near[0]}'?" if near else "Remove it."
         return PilotError(f"unknown key '{key}'", where=where, mend=mend)
     if error["type"] == "union_tag_invalid":
@@ -377,6 +384,9 @@ def _explain(error: ErrorDetails) -> PilotError:
         return PilotError(f"'{key}' is missing", where=where, mend="Add it.")
     message = error["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
+    # TOML has lists and tables.
+    message = re.sub(r"^(a )?(tuple|dictionary) ", lambda found: f"{NAMED[found[2]]} ", message)
+    message = message.replace("a valid tuple", "a list").replace(" after validation", "")
     return PilotError(f"'{key}': {message}", where=where, mend="Correct it here or in the environment.")
 
 

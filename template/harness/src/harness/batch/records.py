@@ -17,8 +17,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness.batch.source import Source
 from harness.errors import PilotError
-from harness.files import sha256_of, write_durably
+from harness.files import check_writable, sha256_of, write_durably
 from harness.settings import NO_DOWNLOADS
 from harness.store import Batch, Chunk, Decision
 
@@ -148,18 +149,57 @@ def hand_over(chunk: Chunk, records: Path, to: Path, kind: str) -> Path:
         kind: ``.parquet`` or ``.csv``.
 
     Raises:
-        PilotError: It cannot be written.
+        PilotError: It cannot be written, or something else is there under its name.
     """
     file = to / f"{chunk.batch_id}-{chunk.chunk:05d}{kind}"
-    if not file.is_file():
-        frame = pl.scan_parquet(records / chunk.file).select(HANDED_OVER).rename({"model_digest": "model"})
-        # The table of decisions has JSON there; a consumer wants the word, or the number.
-        frame = frame.with_columns(_told(pl.col("decision")))
-        if kind == ".csv":
-            _kept(frame.collect().write_csv().encode(), file)
-        else:
-            written(frame.collect().to_arrow(compat_level=pl.CompatLevel.oldest()), file)
+    lazy = pl.scan_parquet(records / chunk.file).select(HANDED_OVER).rename({"model_digest": "model"})
+    # The table of decisions has JSON there; a consumer wants the word, or the number.
+    frame = lazy.with_columns(_told(pl.col("decision"))).collect()
+    if file.exists():
+        if not _holds(file, frame, kind):
+            raise PilotError(
+                "it is there already, and does not hold what this batch decided, so it is not announced",
+                where=str(file),
+                mend="Take it away or name another --to, and run the same command again: what is on record "
+                "stays.",
+            )
+    elif kind == ".csv":
+        _kept(frame.write_csv().encode(), file)
+    else:
+        written(frame.to_arrow(compat_level=pl.CompatLevel.oldest()), file)
     return file
+
+
+def _holds(file: Path, frame: pl.DataFrame, kind: str) -> bool:
+    try:
+        if kind == ".csv":
+            return file.read_bytes() == frame.write_csv().encode()
+        return pl.read_parquet(file).equals(frame)
+    except (OSError, pl.exceptions.PolarsError):
+        return False
+
+
+def check_place(to: Path, source: Source) -> None:
+    """See that decisions can be handed over there before any is made.
+
+    Raises:
+        PilotError: They cannot, or would be read as records when the batch goes on.
+    """
+    read = Path(source.name)
+    if read.is_dir() and to.resolve().is_relative_to(read.resolve()):
+        raise PilotError(
+            "it lies in the folder that is read, where decisions would be taken for records",
+            where=f"--to {to}",
+            mend="Name a folder beside it.",
+        )
+    try:
+        check_writable(to)
+    except OSError as error:
+        raise PilotError(
+            f"decisions cannot be written there, and nothing was decided: {error.strerror}",
+            where=f"--to {to}",
+            mend="Name a folder that you may write, or one that is still to be made.",
+        ) from error
 
 
 def announce(to: Path, batch: Batch, files: Sequence[Path]) -> Path:

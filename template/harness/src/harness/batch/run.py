@@ -103,6 +103,8 @@ def run(settings: Settings, wanted: Wanted, report: Report) -> Told:
     started = time.monotonic()
     with ExitStack() as stack:
         contract, service, source = _opened(settings, wanted, stack)
+        if wanted.to is not None:
+            records.check_place(wanted.to, source)
         store, package = service.store.batches, settings.pilot.package
         folder = begun.folder_of(settings, store, begun.name_of(wanted, source))
         stack.enter_context(begun.alone(folder))

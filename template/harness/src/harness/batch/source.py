@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from harness.pilot import Contract, Field
 PARQUET, CSV = ".parquet", ".csv"
 READ_ROWS = 65_536
 ISO_DATE_LENGTH = 10
+SEPARATORS = ";\t|"
 MEND = "Bring the contract's fields, with the label or without it, and nothing else."
 REWRITE = "Write it anew; a CSV file as UTF-8, with the columns' names in its first line."
 
@@ -164,6 +166,9 @@ def _check(schema: pa.Schema, contract: Contract, file: Path, *, typed: bool) ->
     known = {each.name for each in contract.fields}
     if repeated := sorted({name for name in schema.names if schema.names.count(name) > 1}):
         raise PilotError(f"the column '{repeated[0]}' stands there twice", where=str(file), mend=MEND)
+    if len(schema.names) == 1 and any(mark in schema.names[0] for mark in SEPARATORS):
+        what = "its first line is a single column: what separates values is no comma"
+        raise PilotError(what, where=str(file), mend="Write it anew, with commas between the values.")
     if extra := sorted(set(schema.names) - known - {contract.label}):
         raise PilotError(
             f"columns that the contract does not know: {', '.join(extra)}", where=str(file), mend=MEND
@@ -211,8 +216,18 @@ def _parquet(file: Path, names: list[str], skip: int) -> Iterator[tuple[pa.Table
 
 
 def _header(file: Path) -> pa.Schema:
-    # All bytes: what is no text is told of its record, and not of the whole file.
-    return pa_csv.open_csv(file, parse_options=_parsed(None, file)).schema
+    # By Python's reader: Arrow's goes on reading behind whoever has seen the first line, and that has aborted
+    # the process when it came to its end just then. What is no text further down is told of its record.
+    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+        try:
+            names = next((row for row in csv.reader(text) if row), [])
+        except csv.Error as error:
+            raise _unreadable(file, error) from error
+    if not names:
+        raise _unreadable(file, ValueError("it is empty"))
+    if any("\ud800" <= letter <= "\udfff" for name in names for letter in name):
+        raise _unreadable(file, ValueError("its first line is not UTF-8 text"))
+    return pa.schema([(name, pa.binary()) for name in names])
 
 
 def _csv(file: Path, report: Report | None) -> Iterator[tuple[pa.Table, int]]:
@@ -303,5 +318,5 @@ def _unreadable(file: Path, error: Exception) -> PilotError:
     if isinstance(error, OSError) and error.strerror:
         mend = "Name a readable file."
         return PilotError(f"cannot be read: {error.strerror}", where=str(file), mend=mend)
-    said = (str(error) or type(error).__name__).splitlines()[0]
+    said = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
     return PilotError(f"cannot be read as {file.suffix[1:]}: {said}", where=str(file), mend=REWRITE)

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from harness.address import unanswered
 from harness.batch import Wanted
 from harness.cli import context
 from harness.errors import CheckFailed, PilotError
@@ -80,7 +81,9 @@ def decide(
         )
     if (example is None) == (record == ""):
         raise PilotError(
-            "a decision needs one record", where="pilot decide", mend="Name a JSON file, -, or --example N."
+            "a decision needs one record",
+            where="pilot decide",
+            mend="Name a JSON file, -, or --example N; of many records, --batch INPUT.",
         )
     asked = _read(record) if example is None else held_back(settings, example)
     from harness.serving.tls import trusting
@@ -182,11 +185,8 @@ def ask(url: str, record: dict[str, Any], *, trusted: ssl.SSLContext | bool = Tr
                 headers={"content-type": "application/json", **_credentials()},
             )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise PilotError(
-            f"no service answers ({error})",
-            where=url,
-            mend="Start it with `pilot serve`, or name it with --url.",
-        ) from error
+        mend = "Start it with `pilot serve`, or name it with --url."
+        raise unanswered(url, error, mend=mend) from error
     try:
         content = answer.json()
         if answer.status_code == 200 and {"decision_id", "decision", "served_by"} <= set(content):
@@ -210,11 +210,10 @@ def ask(url: str, record: dict[str, Any], *, trusted: ssl.SSLContext | bool = Tr
             mend="Start this pilot's with `pilot serve`, and name its address with --url.",
         )
     said = str(content.get("detail") or content["error"]).rstrip(".")
-    raise PilotError(
-        f"no decision was made ({answer.status_code}): {said}",
-        where=url,
-        mend="`pilot status` and the service's log say more.",
-    )
+    mend = "`pilot status` and the service's log say more."
+    if answer.status_code == 429:
+        mend = "Wait for so long, or raise [serving] rate_per_s and burst in its pilot.toml."
+    raise PilotError(f"no decision was made ({answer.status_code}): {said}", where=url, mend=mend)
 
 
 def _credentials() -> dict[str, str]:

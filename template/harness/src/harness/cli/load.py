@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,7 +12,7 @@ import typer
 from harness.cli import context
 from harness.cli.decide import TOKEN
 from harness.errors import PilotError
-from harness.files import whole_file
+from harness.files import check_writable, whole_file
 
 if TYPE_CHECKING:
     from harness.readiness.loaded import LoadTest, Step
@@ -78,6 +79,8 @@ def load(
             where="--workers",
             mend="Leave --workers out, or --url.",
         )
+    if html is not None:
+        _writable(html)
     with working("load") as report:
         if url:
             token = os.environ.get(TOKEN, "").strip()
@@ -94,6 +97,20 @@ def load(
     else:
         _tell(found, html)
     raise typer.Exit(EXIT_CODES[found.verdict])
+
+
+def _writable(html: Path) -> None:
+    """Say it now, and not when everything has been measured."""
+    try:
+        if html.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        check_writable(html.parent)
+    except OSError as error:
+        raise PilotError(
+            f"no page can be written there: {error.strerror}",
+            where=f"--html {html}",
+            mend="Name a file in a folder that you may write.",
+        ) from error
 
 
 def _tell(found: LoadTest, html: Path | None) -> None:

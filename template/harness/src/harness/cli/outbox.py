@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,6 +21,7 @@ group = typer.Typer(
     rich_markup_mode=None,
 )
 
+SQLITE = "sqlite:///"
 Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 Which = Annotated[list[str] | None, typer.Argument(help="The decisions, by id.")]
 All = Annotated[bool, typer.Option("--all", help="All that were given up.")]
@@ -82,7 +84,9 @@ def _change(
         context.say(f"{done:,} {word}")
     if done < wanted:
         raise CheckFailed(
-            f"{wanted - done} of them are not among those that were given up",
+            "it is not among those that were given up"
+            if wanted == 1
+            else f"{wanted - done} of them are not among those that were given up",
             where="pilot outbox",
             mend="`pilot outbox list` shows those.",
         )
@@ -90,10 +94,18 @@ def _change(
 
 @contextmanager
 def _outbox() -> Iterator[Outbox]:
+    from harness.errors import PilotError
     from harness.store import Database, Outbox
 
     settings = context.settings()
-    database = Database(settings.sqlite_url(settings.store.url))
+    url = settings.sqlite_url(settings.store.url)
+    if url.startswith(SQLITE) and not Path(url.removeprefix(SQLITE)).is_file():
+        raise PilotError(
+            "there is no store, so nothing was ever delivered or given up",  # opening it would make one
+            where=url,
+            mend="Correct [store] url in pilot.toml, or let the service decide something first.",
+        )
+    database = Database(url)
     try:
         yield Outbox(database)
     finally:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -128,6 +129,11 @@ def issue(folder: Path, *, name: str, scopes: Sequence[str], lasts: timedelta) -
     Raises:
         PilotError: The name is taken, something about it cannot be, or it cannot be kept or audited.
     """
+    _no_token(name)
+    for scope in scopes:
+        if scope not in SCOPES:
+            mend = f"Use {', '.join(SCOPES)}, each after a --scope of its own."
+            raise PilotError(f"there is no scope '{scope}'", where="token scopes", mend=mend)
     who = actor()
     presented = PREFIX + secrets.token_hex(32)
     issued_at = datetime.now(UTC)
@@ -165,6 +171,7 @@ def revoke(folder: Path, *, name: str) -> str:
     Raises:
         PilotError: There is no such token, or the file cannot be trusted or written.
     """
+    _no_token(name)
     who = actor()
     with writing(folder):
         tokens = _trusted(folder)
@@ -201,6 +208,16 @@ def parse_tokens(text: bytes, *, where: str) -> tuple[Token, ...] | TokensUnread
         return TokensUnreadable(str(error))
 
 
+def _no_token(name: str) -> None:
+    # Nor is it shown: it may be in force, and what is shown is kept in logs.
+    if re.fullmatch(PATTERN, name):
+        raise PilotError(
+            "that is a token itself, and not its name",
+            where="token name",
+            mend="`pilot token list` shows the names; it stands in this shell's history now, so revoke it.",
+        )
+
+
 def _checked(**values: object) -> Token:
     try:
         return Token.model_validate(values)
@@ -211,7 +228,6 @@ def _checked(**values: object) -> Token:
                 "not a name for a token: small letters, digits, '.', '_' and '-', 63 at most",
                 "Name the service that will hold it, such as collections.",
             ),
-            "scopes": ("there is no such scope", f"Use {', '.join(SCOPES)}."),
         }
         what, mend = told.get(str(field), (error.errors()[0]["msg"], "Correct it."))
         raise PilotError(what, where=f"token {field}", mend=mend) from error

@@ -174,6 +174,10 @@ def _alone(values: dict[str, Any]) -> dict[str, Any]:
     """pilot.toml without what leads elsewhere; an environment variable cannot empty a value."""
     kept = {name: dict(table) for name, table in values.items() if name not in ("remote", "downstream")}
     kept.get("control", {}).pop("on_call_group", None)  # what is shown is the switch, not who may
+    # Callers of the copy are played by one that is on this machine and has its token: who may read the key,
+    # whom an issuer knows and what a single caller may ask for are the pilot's in use.
+    for name in ("tls_certificate", "tls_key", "oidc", "rate_per_s", "burst"):
+        kept.get("serving", {}).pop(name, None)
     return kept
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from harness import __version__
-from harness.address import loopback
+from harness.address import loopback, unanswered
 from harness.control.identity import actor
 from harness.drills.load import Caller
 from harness.drills.scratch import scratch_pilot
@@ -29,6 +30,7 @@ from harness.load.ramp import Knee, Loading
 from harness.progress import Report
 from harness.readiness import loaded
 from harness.readiness.loaded import LoadTest
+from harness.serving.tls import trusting
 from harness.settings import Settings
 from harness.testing import PilotCopy
 
@@ -114,12 +116,13 @@ def at(settings: Settings, plan: Plan, url: str, *, token: str, consent: str, re
     Raises:
         PilotError: Nothing answers there, or it may not be loaded without consent.
     """
-    host = _checked(url, consent)
+    trusted = trusting(settings)
+    host = _checked(url, consent, trusted)
     records = PilotCopy(settings.root).held_back(RECORDS)
     port = urlsplit(url).port
     here = loopback(host) and port is not None
     asked = _Asked(
-        Target(url.rstrip("/"), [json.dumps(record) for record in records], token),
+        Target(url.rstrip("/"), [json.dumps(record) for record in records], token, trusts=_trusts(settings)),
         (lambda: generator.listening(port or 0)) if here else list,
         {},
         "",
@@ -164,7 +167,13 @@ def _loaded(settings: Settings, plan: Plan, asked: _Asked, report: Report) -> Lo
     )
 
 
-def _checked(url: str, consent: str) -> str:
+def _trusts(settings: Settings) -> str:
+    """The certificate that a client process trusts beside the usual authorities."""
+    certificate = settings.serving.tls_certificate
+    return "" if certificate is None else str(settings.path(certificate))
+
+
+def _checked(url: str, consent: str, trusted: ssl.SSLContext | bool) -> str:
     """The host of a service that may be loaded.
 
     Raises:
@@ -172,22 +181,23 @@ def _checked(url: str, consent: str) -> str:
     """
     import httpx
 
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise PilotError(f"{url!r} is no address", where="--url", mend="Write it as http://host:port.")
-    host = parts.hostname
+    none = PilotError(f"{url!r} is no address", where="--url", mend="Write it as http://host:port.")
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname if parts.port != 0 else None
+    except ValueError as error:  # brackets that do not close, or a port that is none
+        raise none from error
+    if parts.scheme not in ("http", "https") or not host:
+        raise none
     agreed = f"--i-may-load {host} says that its operators agree."
     if not loopback(host) and consent != host:
         raise PilotError(f"{host} is another machine", where="--url", mend=agreed)
     try:
-        health = httpx.get(f"{url.rstrip('/')}/health", timeout=10, trust_env=False).json()
+        health = httpx.get(f"{url.rstrip('/')}/health", timeout=10, trust_env=False, verify=trusted).json()
         stage = str(health.get("stage", "unknown"))
-    except (httpx.HTTPError, ValueError, AttributeError) as error:
-        raise PilotError(
-            f"no service of a pilot answers ({type(error).__name__})",
-            where=url,
-            mend="Start it with `pilot serve`, or leave --url out.",
-        ) from error
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, AttributeError) as error:
+        mend = "Start it with `pilot serve`, or leave --url out."
+        raise unanswered(url, error, mend=mend, what="no service of a pilot answers") from error
     if stage != "sandbox" and consent != host:
         raise PilotError(
             f"it is in the stage '{stage}', where each decision is recorded and counted in earnest",

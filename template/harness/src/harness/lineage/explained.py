@@ -7,6 +7,7 @@ and is not, are troubles of the kinds that lineage knows.
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -34,6 +35,8 @@ LENGTH = 36
 SHORTEST = 4
 SHOWN = 5
 NEAR = 8
+# A service's ids are random, a batch's are made of pilot, batch and record: UUIDs of versions 4 and 5.
+BATCH_VERSION = 5
 # A stop is in force before its line is written, and another host may have another clock.
 LATE_S = 10.0
 
@@ -161,7 +164,7 @@ def _named(connection: sa.Connection, beginning: str) -> str:
         )
     near = _called(connection, beginning[:NEAR]) if len(beginning) > NEAR else []
     also = f"; {', '.join(near[:SHOWN])} begins as it does" if near else ""
-    raise _unknown(f"no decision {beginning[:LENGTH]!r} is on record{also}")
+    raise _unknown(f"no decision {beginning[:LENGTH]!r} is on record{also}", batch=_of_a_batch(beginning))
 
 
 def _called(connection: sa.Connection, beginning: str) -> list[str]:
@@ -170,12 +173,21 @@ def _called(connection: sa.Connection, beginning: str) -> list[str]:
     return list(connection.execute(query.limit(SHOWN + 1)).scalars())
 
 
-def _unknown(what: str) -> PilotError:
-    return PilotError(
-        what,
-        where="the store ([store] url in pilot.toml)",
-        mend="Give the decision_id as the answer had it; another host's service may have another store.",
-    )
+def _of_a_batch(decision_id: str) -> bool:
+    try:
+        return uuid.UUID(decision_id).version == BATCH_VERSION
+    except ValueError:
+        return False
+
+
+def _unknown(what: str, *, batch: bool = False) -> PilotError:
+    mend = "Give the decision_id as the answer had it; another host's service may have another store."
+    if batch:
+        mend = (
+            "Its form is that of a batch's: it stands in the batch's files, below [batch] folder; what was "
+            "decided with --deliver is here as well."
+        )
+    return PilotError(what, where="the store ([store] url in pilot.toml)", mend=mend)
 
 
 def _row(connection: sa.Connection, query: sa.Select[Any]) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import ssl
 import sys
 import time
 from array import array
@@ -30,7 +31,7 @@ class Asking:
     """One job: so many requests, each at its time.
 
     Args:
-        job: ``host``, ``port``, ``tls``, ``head`` and ``bodies`` (the request as it is written),
+        job: ``host``, ``port``, ``tls``, ``trusts``, ``head`` and ``bodies`` (the request as it is written),
             ``due`` (seconds from the start), ``connections`` (open from the start), ``most_connections``
             (more are opened while all are busy), ``answer_within_s``, ``decisions`` (whether anything else is
             no answer), ``ids`` (whether decisions are named).
@@ -55,6 +56,9 @@ class Asking:
         self.opening = 0
         self.began = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._tls = ssl.create_default_context() if job["tls"] else None
+        if self._tls is not None and job["trusts"]:
+            self._tls.load_verify_locations(job["trusts"])
 
     async def connect(self) -> None:
         """Open the connections that there are from the start, or nothing is measured but connecting."""
@@ -131,7 +135,7 @@ class Asking:
                 lambda: Connection(self),
                 self.job["host"],
                 self.job["port"],
-                ssl=True if self.job["tls"] else None,
+                ssl=self._tls,
             )
         except OSError as error:
             return type(error).__name__

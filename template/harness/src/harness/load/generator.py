@@ -63,6 +63,7 @@ class Target:
         token: Who is asking; empty for nobody.
         path: The endpoint.
         decisions: Whether it answers with decisions; what is none is then no answer.
+        trusts: A file of certificates that are trusted beside the usual authorities; empty for none.
     """
 
     url: str
@@ -70,6 +71,7 @@ class Target:
     token: str = ""
     path: str = "/decide"
     decisions: bool = True
+    trusts: str = ""
 
     def job(self) -> dict[str, Any]:
         """What a client process has to know of it."""
@@ -81,6 +83,7 @@ class Target:
             "host": str(parts.hostname),
             "port": parts.port or (443 if tls else 80),
             "tls": tls,
+            "trusts": self.trusts,
             "head": f"{head}content-type: application/json\r\n",
             "bodies": list(self.bodies),
             "decisions": self.decisions,

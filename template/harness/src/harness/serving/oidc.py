@@ -200,14 +200,24 @@ def build_oidc(rule: Rule | None, root: Path) -> Oidc | None:
         url = rule.jwks_url
         return Oidc(rule, lambda: _fetched(url))
     file = root / rule.jwks_file
+    try:
+        _usable(file.read_bytes())
+    except OSError as error:
+        raise _no_keys(file, f"it cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise _no_keys(file, "it holds no public key that can be used") from error
     made = Oidc(rule, file.read_bytes)
-    if not made.look():
-        raise PilotError(
-            "it cannot be read, or holds no public key that can be used",
-            where=f"pilot.toml [serving.oidc] jwks_file, {file}",
-            mend="Put the issuer's JWKS there: RSA keys of 2,048 bits at least, or elliptic curves.",
-        )
+    made.look()
     return made
+
+
+def _no_keys(file: Path, what: str) -> PilotError:
+    return PilotError(
+        what,
+        where=f"pilot.toml [serving.oidc] jwks_file, {file}",
+        mend='Put the issuer\'s JWKS there, {"keys": [...]}: RSA keys of 2,048 bits at least, or elliptic '
+        "curves.",
+    )
 
 
 def _fetched(url: str) -> bytes:
@@ -247,4 +257,5 @@ def _usable(content: bytes) -> dict[str, PyJWK]:
 
 
 def _said(error: Exception) -> str:
-    return str(error) if isinstance(error, ValueError | OSError) and str(error) else type(error).__name__
+    known = isinstance(error, ValueError | OSError | httpx.HTTPError)
+    return str(error) if known and str(error) else type(error).__name__

@@ -9,12 +9,15 @@ from __future__ import annotations
 import logging
 import ssl
 import stat
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness.errors import PilotError
 from harness.settings import Settings
+
+CERTIFICATE, PRIVATE_KEY = "CERTIFICATE", "PRIVATE KEY"
 
 log = logging.getLogger("harness.serving")
 
@@ -37,23 +40,36 @@ def check(certificate: Path, key: Path) -> None:
     """Hold the files to what a service needs.
 
     Raises:
-        PilotError: One cannot be read, they do not belong together, or others may read the key.
+        PilotError: One cannot be read, they do not belong together, the certificate is not valid now, or
+            others may read the key.
     """
-    try:
-        mode = stat.S_IMODE(key.stat().st_mode)
-    except OSError as error:
-        raise _unusable("tls_key", key, error.strerror or "cannot be read") from error
+    held = _held("tls_certificate", certificate, CERTIFICATE)
+    private = _held("tls_key", key, PRIVATE_KEY)
+    mode = stat.S_IMODE(key.stat().st_mode)
     if mode & (stat.S_IWGRP | stat.S_IRWXO):
         raise PilotError(
             f"other accounts may read or change the private key (mode {mode:04o})",
             where=f"pilot.toml [serving] tls_key, {key}",
             mend=f"Run: chmod 600 {key}",
         )
+    if b"ENCRYPTED PRIVATE KEY-----" in private or b",ENCRYPTED" in private:
+        raise PilotError(
+            "the private key has a passphrase, and a service that starts has nobody to ask for it",
+            where=f"pilot.toml [serving] tls_key, {key}",
+            mend=f"Name one without: openssl pkey -in {key} -out NEW.key",
+        )
     try:
         loaded(certificate, key)
     except OSError as error:  # ssl.SSLError is one
-        why = getattr(error, "reason", None) or error.strerror or "no certificate and key in PEM"
-        raise _unusable("tls_certificate", certificate, str(why)) from error
+        if getattr(error, "reason", None) in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"):
+            raise PilotError(
+                f"this private key does not belong to the certificate in {certificate}",
+                where=f"pilot.toml [serving] tls_key, {key}",
+                mend="Name the key that the certificate was made for; the service's own certificate comes "
+                "first in its file, before the chain.",
+            ) from error
+        raise _unusable("tls_certificate", certificate, _said(error)) from error
+    _valid_now(certificate, held)
 
 
 def loaded(certificate: Path, key: Path) -> ssl.SSLContext:
@@ -86,17 +102,60 @@ def renew(context: ssl.SSLContext, settings: Settings) -> None:
 
 
 def trusting(settings: Settings) -> ssl.SSLContext | bool:
-    """What a client of this very service trusts: the usual authorities, and the service's own certificate."""
+    """What a client of this very service trusts: the usual authorities, and the service's own certificate.
+
+    Raises:
+        PilotError: The certificate cannot be read.
+    """
     said = settings.serving
     if said.tls_certificate is None:
         return True
     context = ssl.create_default_context()
-    context.load_verify_locations(settings.path(said.tls_certificate))
+    certificate = settings.path(said.tls_certificate)
+    _held("tls_certificate", certificate, CERTIFICATE)
+    try:
+        context.load_verify_locations(certificate)
+    except OSError as error:
+        raise _unusable("tls_certificate", certificate, _said(error)) from error
     return context
 
 
 def _context(certificate: Path, key: Path, _config: object, _default: object) -> ssl.SSLContext:
     return loaded(certificate, key)
+
+
+def _held(setting: str, file: Path, what: str) -> bytes:
+    """A file's content, which has what its setting is for; what OpenSSL says otherwise helps nobody."""
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise _unusable(setting, file, _said(error)) from error
+    if f"{what}-----".encode() not in content:
+        raise _unusable(setting, file, f"it holds no {what.lower()} in PEM")
+    return content
+
+
+def _valid_now(certificate: Path, content: bytes) -> None:
+    from cryptography import x509  # takes a while to import
+
+    try:
+        own = x509.load_pem_x509_certificates(content)[0]
+        begins, ends = own.not_valid_before_utc, own.not_valid_after_utc
+    except ValueError:
+        return  # OpenSSL takes it, and it is OpenSSL that serves it
+    now = datetime.now(UTC)
+    if begins <= now < ends:
+        return
+    what = f"it expired on {ends:%Y-%m-%d}" if now >= ends else f"it is not valid before {begins:%Y-%m-%d}"
+    raise PilotError(
+        f"{what}, and no caller would trust it",
+        where=f"pilot.toml [serving] tls_certificate, {certificate}",
+        mend=f"Put a renewed one there. This machine's clock says {now:%Y-%m-%d %H:%M} UTC.",
+    )
+
+
+def _said(error: OSError) -> str:
+    return str(getattr(error, "reason", None) or error.strerror or "no certificate and key in PEM")
 
 
 def _unusable(setting: str, file: Path, why: str) -> PilotError:
