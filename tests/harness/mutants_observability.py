@@ -16,6 +16,22 @@ CONSUMER, APP, EXPLAINED = "serving/consumer.py", "serving/app.py", "lineage/exp
 
 MUTANTS = (
     Mutant(
+        "workers that are forked name their requests alike",
+        AROUND,
+        "os.register_at_fork(after_in_child=_names.seed)\n",
+        "",
+        OBSERVED,
+        "unlike_each_other",
+    ),
+    Mutant(
+        "a team's seed names requests alike",
+        AROUND,
+        "_names.getrandbits(128)",
+        "random.getrandbits(128)",
+        OBSERVED,
+        "unlike_each_other",
+    ),
+    Mutant(
         "what a dead worker counted is lost with it",
         SERIES,
         "                            ended[key] = ended.get(key, 0.0) + value\n",

@@ -115,6 +115,22 @@ def test_a_failure_that_nobody_foresaw_has_it_too(
     assert 'pilot_requests_refused_total{reason="unforeseen"} 1.0' in asked.get("/metrics").text
 
 
+def test_names_are_unlike_each_other_whatever_is_seeded_and_whoever_was_forked() -> None:
+    code = (
+        "import os, random\nfrom harness.serving.observed import _given\n"
+        "def say():\n    random.seed(7)\n"
+        "    os.write(1, f'{_given([])[0]} {_given([])[0]} '.encode())\n"
+        "for _ in range(2):\n    if not os.fork():\n        say()\n        os._exit(0)\n    os.wait()\n"
+        "say()\n"
+    )
+    names: list[str] = []
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=True)
+        names += done.stdout.decode().split()
+    assert (len(names), len(set(names))) == (12, 12)
+    assert all(re.fullmatch("[0-9a-f]{32}", name) for name in names)
+
+
 @pytest.mark.parametrize(
     "given",
     ["", f"00-{'0' * 32}-{SPAN}-01", PARENT.upper(), f"{PARENT}-x", f"ff{PARENT[2:]}", "x"],

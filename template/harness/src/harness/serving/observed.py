@@ -8,6 +8,7 @@ answer, in every line that is logged meanwhile, and goes to the consumer with th
 from __future__ import annotations
 
 import os
+import random
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -26,6 +27,10 @@ UNKNOWN = "unmatched"
 # Where a handler says in a word why it refuses, when the status alone does not.
 WHY = "pilot.refused"
 _NAME = NAME.lower().encode()
+# A name is to be unlike any other, and no secret: asking the system for it would cost a change of threads.
+# The team's code may seed the module's own numbers, and a fork would go on with its parent's.
+_names = random.Random()
+os.register_at_fork(after_in_child=_names.seed)
 
 
 class Observation:
@@ -116,7 +121,7 @@ def _given(headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:
         elif key == b"traceparent":
             parent = value.decode("latin-1")
     return (
-        name if WELL_FORMED.fullmatch(name) else os.urandom(16).hex(),
+        name if WELL_FORMED.fullmatch(name) else f"{_names.getrandbits(128):032x}",
         parent if W3C.fullmatch(parent) else "",
     )
 
