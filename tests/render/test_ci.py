@@ -201,17 +201,36 @@ AUDITOR = """#!/bin/sh
 case "$(cat said)" in
 found) echo "Name  Version ID"; echo "jinja2 2.0 PYSEC-1"; echo "Found 1 known vulnerability" >&2; exit 1 ;;
 away) echo "ERROR: the service did not answer" >&2; exit 1 ;;
+unknown) for name in $(cut -d= -f1 "$2"); do
+  echo "$name  Dependency not found on PyPI and could not be audited: $name (2.0)"; done ;;
 esac
 echo "No known vulnerabilities found" >&2
 """
 
 
+def _audited(pilot: Path, said: str) -> tuple[list[str], Path]:
+    """The command that audits, as `make setup` leaves a pilot, and where its programs lie."""
+    shutil.copy(Path(__file__).parents[2] / "template" / "Makefile", pilot)
+    (pilot / "said").write_text(said)
+    programs = pilot / ".venv" / "bin"
+    programs.mkdir(parents=True, exist_ok=True)
+    for name, text in {
+        "pip-audit": AUDITOR,
+        "python": "#!/bin/sh\necho jinja2==2.0\necho Acme-Scores==1.0\n",
+        "zizmor": f'#!/bin/sh\nexec {BIN / "zizmor"} "$@"\n',
+    }.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    return ["make", "-o", "setup", "-o", ".venv/.ready-audit", "audit"], programs
+
+
 @pytest.mark.parametrize(
     ("said", "code", "told"),
     [
-        ("nothing", 0, "No known vulnerability in the 1 packages"),
+        ("nothing", 0, "No known vulnerability in the 2 packages"),
         ("found", 1, "PYSEC-1"),
         ("away", 3, "so nobody knows"),
+        ("unknown", 3, "does not know 2 of the 2 packages that are installed, so nobody knows"),
         ("careless", 1, "careless workflows"),
     ],
 )
@@ -220,27 +239,28 @@ def test_an_audit_that_could_not_ask_is_no_pass(
 ) -> None:
     """With an auditor that says what it is told to say, and zizmor itself."""
     pilot = rendered(ci="github")
-    shutil.copy(Path(__file__).parents[2] / "template" / "Makefile", pilot)
-    (pilot / "said").write_text(said)
     if said == "careless":
         file = pilot / ".github" / "workflows" / "pilot.yml"
         file.write_text(file.read_text().replace('run: make "$TARGET"', "run: make ${{ github.head_ref }}"))
-    programs = pilot / ".venv" / "bin"
-    programs.mkdir(parents=True)
-    for name, text in {
-        "pip-audit": AUDITOR,
-        "python": "#!/bin/sh\necho jinja2==2.0\n",
-        "zizmor": f'#!/bin/sh\nexec {BIN / "zizmor"} "$@"\n',
-    }.items():
-        (programs / name).write_text(text)
-        (programs / name).chmod(0o755)
-    # As `make setup` leaves it.
-    command = ["make", "-o", "setup", "-o", ".venv/.ready-audit", "audit"]
+    command, _ = _audited(pilot, said)
     done = subprocess.run(command, cwd=pilot, capture_output=True, text=True)
     assert (done.returncode == 0) == (code == 0), done.stderr
     assert told in done.stdout + done.stderr
     if code:
         assert f"Error {code}" in done.stderr
+
+
+def test_packages_of_ones_own_are_left_out_of_an_audit_by_name(rendered: Callable[..., Path]) -> None:
+    pilot = rendered(ci="github")
+    command, programs = _audited(pilot, "unknown")
+    for own, left in (("acme-scores", "1 of the 1"), ("acme", "2 of the 2")):
+        done = subprocess.run([*command, f"OWN_PACKAGES={own}"], cwd=pilot, capture_output=True, text=True)
+        assert f"does not know {left} packages" in done.stderr
+        assert "Error 3" in done.stderr
+    (programs / "python").write_text("#!/bin/sh\necho Acme-Scores==1.0\necho jinja2==2.0\n")
+    (pilot / "said").write_text("nothing")
+    done = subprocess.run([*command, "OWN_PACKAGES=acme-scores"], cwd=pilot, capture_output=True, text=True)
+    assert (done.returncode, "in the 1 packages" in done.stdout) == (0, True), done.stderr
 
 
 def test_secrets_reach_the_job_that_needs_them_alone(github: Path) -> None:
