@@ -44,7 +44,10 @@ def once(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Path:
 
 @pytest.fixture(scope="session")
 def made_once(once: Path) -> Callable[[str, Callable[[Path], object]], Path]:
-    """Make a folder once for all processes that share the tests: ``made_once("pilot", make)``; change nothing in it."""
+    """Make a folder once for all the processes that share the tests: ``made_once("pilot", make)``.
+
+    Shared: nothing in it is to be changed.
+    """
 
     def made_once(name: str, make: Callable[[Path], object]) -> Path:
         root, done = once / name, once / f"{name}.done"
@@ -82,6 +85,18 @@ def rendered(tmp_path: Path, lean_template: Path) -> Callable[..., Path]:
 def pilot(whole_template: Path, made_once: Callable[..., Path]) -> Path:
     """The pilot that the default answers give. Shared: read it, change nothing."""
     return made_once("default-pilot", lambda folder: render(whole_template, folder))
+
+
+@pytest.fixture(scope="session")
+def pilot_on(pilot: Path, whole_template: Path, made_once: Callable[..., Path]) -> Callable[[str], Path]:
+    """The pilot that the default answers give on another forge: ``pilot_on("gitlab")``. Shared as well."""
+
+    def pilot_on(ci: str) -> Path:
+        if ci == "github":
+            return pilot
+        return made_once(f"pilot-on-{ci}", lambda folder: render(whole_template, folder, {"ci": ci}))
+
+    return pilot_on
 
 
 @pytest.fixture(scope="session")

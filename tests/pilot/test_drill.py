@@ -42,7 +42,8 @@ def test_the_kill_switch_of_a_generated_pilot_holds(modelled: Pilot) -> None:
     assert set(now) - set(was) == {"?? evidence/drills/kill.json"}
 
 
-@pytest.mark.parametrize("name", ["data-quality", "integration"])
+# On the tiny pilot each is in tests/harness; what hangs on a pilot's own data is tried here by the first.
+@pytest.mark.parametrize("name", ["data-quality", pytest.param("integration", marks=pytest.mark.slow)])
 def test_the_data_checks_and_the_delivery_of_a_generated_pilot_hold(modelled: Pilot, name: str) -> None:
     done = subprocess.run(
         modelled.command("drill", name, "--json"),
@@ -58,6 +59,7 @@ def test_the_data_checks_and_the_delivery_of_a_generated_pilot_hold(modelled: Pi
     assert not (modelled.root / "var" / "drills").exists()
 
 
+@pytest.mark.slow  # tests/harness/test_load.py does so with the tiny pilot
 def test_a_generated_pilot_is_held_to_its_slo(modelled: Pilot) -> None:
     """Whether the SLO holds hangs on what else this machine does; what is told of it does not."""
     done = subprocess.run(

@@ -93,6 +93,7 @@ def new_pilot(folder: Path, example: str, sources: str, **answers: str) -> Pilot
     return Pilot(root)
 
 
+@pytest.mark.slow  # tests/harness holds the same of its tiny pilot, whose files are other people's too
 def test_real_weather_decides_once_it_is_declared_a_sample(tmp_path: Path) -> None:
     if not (DATA / "weather.csv").exists():
         pytest.skip("the weather data is not part of this repository, and was not found beside it")

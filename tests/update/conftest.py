@@ -57,8 +57,11 @@ def oldest(pilots: Released, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def fresh_copy(released: Path, made_once: Callable[..., Path]) -> dict[str, bytes]:
     """What a team that starts today gets for the same answers."""
-    answers: dict[str, object] = {"team": "Credit control"}
-    return contents(made_once("today", lambda folder: render(released, folder, answers, vcs_ref=f"v{TARGET}")))
+
+    def make(folder: Path) -> None:
+        render(released, folder, {"team": "Credit control"}, vcs_ref=f"v{TARGET}")
+
+    return contents(made_once("today", make))
 
 
 @pytest.fixture
