@@ -187,6 +187,7 @@ def test_in_another_stage_and_with_a_model_of_real_data_the_copy_is_a_sandbox(
     assert drillable.settings().downstream.url
 
 
+@pytest.mark.slow  # that no check is no pass is what test_one_failed_check_fails_the_drill... is about
 def test_a_model_that_never_decides_shows_nothing_and_that_is_no_pass(
     drillable: Any, pilot_here: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

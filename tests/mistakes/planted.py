@@ -195,6 +195,7 @@ class Mistake:
         again: What is run when the files are restored, and must work; by default it is enough that nothing
             was written.
         nobody: Whether it takes an account without rights.
+        rare: Whether another one is found in the same way: then `make test-full` alone makes it.
     """
 
     title: str
@@ -206,10 +207,12 @@ class Mistake:
     trained: bool = False
     again: tuple[str, ...] = ()
     nobody: bool = False
+    rare: bool = False
 
     def param(self) -> Any:
         """The mistake as a parameter of a test."""
-        return pytest.param(self, id=self.title.replace(" ", "-"), marks=pytest.mark.mistake(self.title))
+        marks = [pytest.mark.mistake(self.title), *([pytest.mark.slow] if self.rare else [])]
+        return pytest.param(self, id=self.title.replace(" ", "-"), marks=marks)
 
 
 def holds(line: str, parts: tuple[str, ...]) -> bool:
