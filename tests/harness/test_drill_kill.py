@@ -187,7 +187,18 @@ def test_in_another_stage_and_with_a_model_of_real_data_the_copy_is_a_sandbox(
     assert drillable.settings().downstream.url
 
 
-@pytest.mark.slow  # that no check is no pass is what test_one_failed_check_fails_the_drill... is about
+def test_a_check_that_could_not_be_made_is_no_pass(
+    drillable: Any, pilot_here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unknown = Outcome((Check("looked", Verdict.INCONCLUSIVE, "at nothing"),), {})
+    monkeypatch.setattr(kill.Kill, "run", lambda _self, _scene: unknown)
+    done = pilot_here("drill", "kill")
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "INCONCLUSIVE: that is no pass (looked could not be seen)" in done.stdout
+    assert record_of(drillable)["passed"] is False
+
+
+@pytest.mark.slow  # a real service; what becomes of such a check is the test above
 def test_a_model_that_never_decides_shows_nothing_and_that_is_no_pass(
     drillable: Any, pilot_here: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
