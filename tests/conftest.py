@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from filelock import FileLock
 from jinja2 import FileSystemLoader
 from jinja2.sandbox import SandboxedEnvironment
 
@@ -30,8 +32,38 @@ def pytest_sessionstart() -> None:
 
 
 @pytest.fixture(scope="session")
-def whole_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copy_template(tmp_path_factory.mktemp("whole"))
+def once(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Path:
+    """A folder for what is made once, by the first of the processes that share the tests."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    found = folder / f"once-{testrun_uid}"
+    found.mkdir(exist_ok=True)
+    return found
+
+
+@pytest.fixture(scope="session")
+def made_once(once: Path) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Make a folder once for all the processes that share the tests: ``made_once("pilot", make)``.
+
+    Shared: nothing in it is to be changed.
+    """
+
+    def made_once(name: str, make: Callable[[Path], object]) -> Path:
+        root, done = once / name, once / f"{name}.done"
+        with FileLock(once / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(root, ignore_errors=True)  # of one that failed half-way
+                make(root)
+                done.touch()
+        return root
+
+    return made_once
+
+
+@pytest.fixture(scope="session")
+def whole_template(made_once: Callable[..., Path]) -> Path:
+    return made_once("whole-template", copy_template)
 
 
 @pytest.fixture(scope="session")
@@ -50,9 +82,21 @@ def rendered(tmp_path: Path, lean_template: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def pilot(whole_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pilot(whole_template: Path, made_once: Callable[..., Path]) -> Path:
     """The pilot that the default answers give. Shared: read it, change nothing."""
-    return render(whole_template, tmp_path_factory.mktemp("default") / "pilot")
+    return made_once("default-pilot", lambda folder: render(whole_template, folder))
+
+
+@pytest.fixture(scope="session")
+def pilot_on(pilot: Path, whole_template: Path, made_once: Callable[..., Path]) -> Callable[[str], Path]:
+    """The pilot that the default answers give on another forge: ``pilot_on("gitlab")``. Shared as well."""
+
+    def pilot_on(ci: str) -> Path:
+        if ci == "github":
+            return pilot
+        return made_once(f"pilot-on-{ci}", lambda folder: render(whole_template, folder, {"ci": ci}))
+
+    return pilot_on
 
 
 @pytest.fixture(scope="session")

@@ -70,6 +70,12 @@ def seeds() -> dict[str, str]:
 
 
 def filled() -> dict[str, str]:
+    """Documents of one's own: see `_filled`."""
+    return dict(_filled())
+
+
+@functools.cache
+def _filled() -> dict[str, str]:
     """The same with every TODO answered, for a pilot that reads ``probes`` and ``weather``."""
     documents = {}
     for path, text in seeds().items():

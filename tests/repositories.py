@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -93,15 +94,15 @@ def bare_environment(home: Path, **more: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def template_at_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template_at_head(made_once: Callable[..., Path]) -> Path:
     """This repository as a template: shared, change nothing."""
-    return template_repository(tmp_path_factory.mktemp("at-head") / "template")
+    return made_once("template-at-head", template_repository)
 
 
 @pytest.fixture(scope="session")
-def fresh_once(template_at_head: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fresh_once(template_at_head: Path, made_once: Callable[..., Path]) -> Path:
     """A new pilot in a repository: shared, change nothing."""
-    return committed_pilot(template_at_head, tmp_path_factory.mktemp("fresh") / "pilot")
+    return made_once("fresh-pilot", lambda folder: committed_pilot(template_at_head, folder))
 
 
 @pytest.fixture

@@ -30,8 +30,10 @@ import harness
 from harness.control import Control, Slot, State, StateUnreadable, offer
 from harness.control.state import write_state
 from harness.files import whole_file
+from harness.governance import document, markdown
 from harness.pipeline import layout
 from harness.pipeline.manifest import Manifest, build_package, keep
+from harness.readiness import lock
 from harness.serving.host import ModelHost, Rule
 from harness.serving.server import build_service
 from harness.serving.service import Service
@@ -260,6 +262,24 @@ class TinyPilot:
 def pytest_sessionstart() -> None:
     if "HARNESS_MUTANT" in os.environ:  # see mutants.py
         print(f"harness under test: {Path(harness.__file__).parent}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def parsed_once() -> Iterator[None]:
+    """The same text is the same document: reading them took half the time of the tests of the gates."""
+    parse = document.parse
+    read: dict[str, bytes] = {}
+
+    def once(text: str) -> Any:
+        if text not in read:
+            read[text] = pickle.dumps(parse(text))  # what is none raises anew each time
+        return pickle.loads(read[text])
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (document, markdown, lock):
+            assert module.parse is parse
+            patch.setattr(module, "parse", once)
+        yield
 
 
 @pytest.fixture

@@ -69,7 +69,8 @@ FLAWS = {
         ("file.emptied", "file.truncated", "file.older_stop"),
     ),
 }
-DEAR = ("the files are polled now and then", "the latch is not looked at", "a state once read is kept")
+# Each is a whole drill; the other tests of this file hold what its checks make of what they see.
+DEAR = [name for name in FLAWS if name != "the KILL file is not looked at"]
 
 
 NOTICED = {check for flaw in FLAWS.values() for check in flaw.noticed_by}
@@ -186,6 +187,18 @@ def test_in_another_stage_and_with_a_model_of_real_data_the_copy_is_a_sandbox(
     assert drillable.settings().downstream.url
 
 
+def test_a_check_that_could_not_be_made_is_no_pass(
+    drillable: Any, pilot_here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unknown = Outcome((Check("looked", Verdict.INCONCLUSIVE, "at nothing"),), {})
+    monkeypatch.setattr(kill.Kill, "run", lambda _self, _scene: unknown)
+    done = pilot_here("drill", "kill")
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "INCONCLUSIVE: that is no pass (looked could not be seen)" in done.stdout
+    assert record_of(drillable)["passed"] is False
+
+
+@pytest.mark.slow  # a real service; what becomes of such a check is the test above
 def test_a_model_that_never_decides_shows_nothing_and_that_is_no_pass(
     drillable: Any, pilot_here: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

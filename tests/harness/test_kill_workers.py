@@ -133,7 +133,7 @@ def test_a_worker_that_dies_is_replaced_and_the_stop_holds_for_the_new_one(
     assert f"worker {first[0]} died or did not answer" in (tiny.root / "service-0.log").read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_one_signal_ends_all_and_answers_what_is_under_way(
     tiny: Any, served: Serve, wait: Wait, number: signal.Signals
 ) -> None:
@@ -344,7 +344,10 @@ def under(tiny: Any, environment: dict[str, str]) -> Iterator[Callable[[list[str
                 child.kill()
 
 
-@pytest.mark.parametrize("server", list(SERVERS))
+@pytest.mark.parametrize(
+    "server",  # with --preload workers are forks of what has loaded already, which is the harder case
+    [pytest.param(name, marks=pytest.mark.slow) if name == "gunicorn" else name for name in SERVERS],
+)
 def test_12_under_other_servers_every_worker_sees_a_stop_and_a_start(
     tiny: Any, under: Callable[[list[str]], str], pilot_command: Run, wait: Wait, server: str
 ) -> None:

@@ -234,7 +234,7 @@ def routes(serving):
 """
 
 
-@pytest.mark.parametrize("name", ["sleeps", "blocks", "waits", "spins"])
+@pytest.mark.parametrize("name", ["sleeps", "blocks", pytest.param("waits", marks=pytest.mark.slow), "spins"])
 def test_routes_that_hang_hold_no_decision_up(tiny: Any, served: Any, name: str) -> None:
     """More of them than there are threads for handlers of the service's own."""
     tiny.offered()

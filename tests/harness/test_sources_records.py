@@ -156,7 +156,7 @@ def test_money(written: str | None, expected: float | None) -> None:
     assert records([invoice("R", amount=written)], [LATER])["R"]["amount_eur"] == pytest.approx(expected)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.lists(
         st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=14), min_size=1
@@ -292,7 +292,7 @@ def test_history_holds_only_what_was_known_on_the_due_date() -> None:
     assert (found["S"]["prior_invoices"], found["S"]["prior_late_share"]) == (0, None)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 19))
 def test_a_later_payment_changes_no_earlier_record(seed: int, changed: int) -> None:
     chance = random.Random(seed)

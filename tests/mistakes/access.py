@@ -38,6 +38,7 @@ MISTAKES = (
         "a token with a name that is none",
         ("token", "issue", "Collections Team"),
         ("token name: not a name for a token", "such as collections"),
+        rare=True,
     ),
     Mistake(
         "a scope that there is not",

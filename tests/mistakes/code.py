@@ -16,12 +16,14 @@ MISTAKES = (
         SERVE,
         ("late_payment/contract.py: line", "is not valid Python", "Correct it"),
         appended("contract.py", BROKEN),
+        rare=True,
     ),
     Mistake(
         "contract.py is missing",
         SERVE,
         ("late_payment/contract.py: the file is missing", "git checkout"),
         removed("contract.py"),
+        rare=True,
     ),
     Mistake(
         "contract.py raises",
@@ -73,6 +75,7 @@ MISTAKES = (
         ("late_payment/features.py: line", "is not valid Python", "(stage features)", "Correct it"),
         appended("features.py", BROKEN),
         trained=True,
+        rare=True,
     ),
     Mistake(
         "features.py is missing",
@@ -80,6 +83,7 @@ MISTAKES = (
         ("late_payment/features.py: the file is missing", "git checkout"),
         removed("features.py"),
         trained=True,
+        rare=True,
     ),
     Mistake(
         "features.py raises",
@@ -127,6 +131,7 @@ MISTAKES = (
         ("late_payment/model.py: the file is missing", "git checkout"),
         removed("model.py"),
         trained=True,
+        rare=True,
     ),
     Mistake(
         "model.py raises while it trains",
@@ -154,18 +159,21 @@ MISTAKES = (
         SERVE,
         ("late_payment/routes.py: line", "is not valid Python", "Correct it"),
         appended("routes.py", BROKEN),
+        rare=True,
     ),
     Mistake(
         "routes.py imports what is not installed",
         SERVE,
         ("late_payment/routes.py: it imports 'collectors', which is not installed", "pyproject.toml"),
         appended("routes.py", "\nimport collectors\n"),
+        rare=True,
     ),
     Mistake(
         "a route that says no scope",
         SERVE,
         ("routes.py line", "TypeError", "'scope'", "Correct it"),
         edited("routes.py", "    return own", '    return [Route("GET", "/summary", dict)]'),
+        rare=True,
     ),
     Mistake(
         "a route with a scope that no token can have",

@@ -38,6 +38,7 @@ MISTAKES = (
         STATUS,
         ("pilot.toml: unknown key 'servng'", "Did you mean 'serving'?"),
         edited("pilot.toml", "[serving]", "[servng]"),
+        rare=True,
     ),
     Mistake(
         "a breaker that would open before a model failed",
@@ -62,18 +63,21 @@ MISTAKES = (
         STATUS,
         ("[sources.crm]: a source of kind \"csv\" has no 'url'", 'write kind = "postgres"'),
         edited("pilot.toml", 'path = "var/sources/crm"', 'url = "embedded"'),
+        rare=True,
     ),
     Mistake(
         "a required key of a source is misspelt",
         STATUS,
         ("[sources.crm]: unknown key 'pth'", "Did you mean 'path'?"),
         edited("pilot.toml", 'path = "var/sources/crm"', 'pth = "var/sources/crm"'),
+        rare=True,
     ),
     Mistake(
         "a source is of a kind that there is not",
         STATUS,
         ('pilot.toml [sources.crm]: there is no source of kind "ftp"', "Use one of postgres, csv"),
         edited("pilot.toml", 'kind = "csv"', 'kind = "ftp"'),
+        rare=True,
     ),
     Mistake(
         "a value is out of range",
@@ -86,6 +90,7 @@ MISTAKES = (
         STATUS,
         ("pilot.toml [pilot]: 'owner' is missing", "Add it"),
         edited("pilot.toml", "owner =", "# owner ="),
+        rare=True,
     ),
     Mistake(
         "a variable is no number",
@@ -116,6 +121,7 @@ MISTAKES = (
         ("run",),
         ("params.yaml: cannot be read: No such file", "git checkout"),
         removed("params.yaml"),
+        rare=True,
     ),
     Mistake(
         "a parameter that model.py wants is missing",
@@ -165,6 +171,7 @@ MISTAKES = (
         ("simulate",),
         ("simulation.yaml:", "it is not YAML", "Correct the line"),
         edited("simulation.yaml", "tables:", "tables: ["),
+        rare=True,
     ),
     Mistake(
         "simulation.yaml has an unknown key",

@@ -228,6 +228,7 @@ class Mistake:
             was written.
         nobody: Whether it takes an account without rights.
         here: Whether the command ends before it starts anything, and so can run in the tests' own process.
+        rare: Whether another one is found in the same way: then `make test-full` alone makes it.
     """
 
     title: str
@@ -240,10 +241,12 @@ class Mistake:
     again: tuple[str, ...] = ()
     nobody: bool = False
     here: bool = False
+    rare: bool = False
 
     def param(self) -> Any:
         """The mistake as a parameter of a test."""
-        return pytest.param(self, id=self.title.replace(" ", "-"), marks=pytest.mark.mistake(self.title))
+        marks = [pytest.mark.mistake(self.title), *([pytest.mark.slow] if self.rare else [])]
+        return pytest.param(self, id=self.title.replace(" ", "-"), marks=marks)
 
 
 def holds(line: str, parts: tuple[str, ...]) -> bool:

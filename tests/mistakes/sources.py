@@ -112,6 +112,7 @@ MISTAKES = (
         ("[sources.erp] url: not a database URL", "Write postgresql://"),
         more=url("the database in the cellar"),
         trained=True,
+        rare=True,
     ),
     Mistake(
         "an address of another kind of database",
@@ -133,6 +134,7 @@ MISTAKES = (
         ("[sources.erp] url (postgresql://127.0.0.1:1/erp)", "does not answer", "refused", "Check"),
         more=url("postgresql://127.0.0.1:1/erp"),
         trained=True,
+        rare=True,
     ),
     Mistake(
         "data that breaks the contract too often",

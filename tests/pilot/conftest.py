@@ -3,58 +3,40 @@
 from __future__ import annotations
 
 import compileall
-import os
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from mistakes.planted import Pilot
-from rendering import copy_template, render
+from rendering import render
 
 ROWS = "600"
 
 
 @pytest.fixture(scope="session")
-def once(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Path:
-    """A folder for what is made once, by the first of the processes that share the tests."""
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    found = folder / f"once-{testrun_uid}"
-    found.mkdir(exist_ok=True)
-    return found
+def rendered_once(whole_template: Path, made_once: Callable[..., Path]) -> Pilot:
+    def make(root: Path) -> None:
+        pilot = Pilot(render(whole_template, root))
+        compileall.compile_dir(root, quiet=1)  # once, and not in every copy
+        pilot.git("init", "-q", "-b", "main")
+        pilot.git("add", "-A")
+        pilot.git("commit", "-q", "-m", "start")
+
+    return Pilot(made_once("new", make))
 
 
 @pytest.fixture(scope="session")
-def rendered_once(once: Path) -> Pilot:
-    root, done = once / "pilot", once / "rendered"
-    with FileLock(once / "rendering.lock"):
-        if not done.exists():
-            pilot = Pilot(render(copy_template(once / "template"), root))
-            compileall.compile_dir(root, quiet=1)  # once, and not in every copy
-            pilot.git("init", "-q", "-b", "main")
-            pilot.git("add", "-A")
-            pilot.git("commit", "-q", "-m", "start")
-            done.touch()
-    return Pilot(root)
+def trained_once(rendered_once: Pilot, made_once: Callable[..., Path]) -> Pilot:
+    def make(root: Path) -> None:
+        pilot = copied(rendered_once, root)
+        pilot.works("simulate", "--rows", ROWS)
+        pilot.works("run")
 
-
-@pytest.fixture(scope="session")
-def trained_once(once: Path, rendered_once: Pilot) -> Pilot:
-    root, done = once / "trained", once / "ran"
-    with FileLock(once / "training.lock"):
-        if not done.exists():
-            shutil.rmtree(root, ignore_errors=True)  # of one that failed half-way
-            pilot = copied(rendered_once, root)
-            pilot.works("simulate", "--rows", ROWS)
-            pilot.works("run")
-            done.touch()
-    return Pilot(root)
+    return Pilot(made_once("trained", make))
 
 
 @pytest.fixture

@@ -58,6 +58,7 @@ def test_the_data_checks_and_the_delivery_of_a_generated_pilot_hold(modelled: Pi
     assert not (modelled.root / "var" / "drills").exists()
 
 
+@pytest.mark.slow  # tests/harness/test_load.py does so with the tiny pilot
 def test_a_generated_pilot_is_held_to_its_slo(modelled: Pilot) -> None:
     """Whether the SLO holds hangs on what else this machine does; what is told of it does not."""
     done = subprocess.run(

@@ -222,7 +222,7 @@ def test_the_fast_tests_pass_in_a_work_tree_without_data(work_tree: Path, tmp_pa
     ("file", "code"),
     [
         ("tests/test_ours.py", 2),
-        ("tests/unit/test_ours.py", 2),
+        pytest.param("tests/unit/test_ours.py", 2, marks=pytest.mark.slow),
         ("tests/integration/test_ours.py", 0),
     ],
 )
@@ -243,7 +243,12 @@ def test_the_fast_tests_hold_the_five_files_to_the_standard(work_tree: Path, tmp
         "from harness.pilot import Answer\n\ndef decide(record):\n    return Answer('maybe')\n"
     )
     (work_tree / "tests" / "test_example.py").unlink()
-    done = make(work_tree, tmp_path / "home", "test-fast")
+    # One that fails is enough, and the first record with which it does: the smallest takes long to find.
+    (work_tree / "src" / "first_found.py").write_text(
+        "from hypothesis import Phase, settings\n\n"
+        "settings.register_profile('first', phases=[Phase.generate])\nsettings.load_profile('first')\n"
+    )
+    done = make(work_tree, tmp_path / "home", "test-fast", "PYTEST_ADDOPTS=-x -p first_found")
     assert done.returncode == 2
     assert "test_standard_five_files.py" in done.stdout
 

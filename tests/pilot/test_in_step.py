@@ -157,7 +157,13 @@ CHANGES: dict[str, tuple[Callable[[Pilot], None], tuple[str, ...], str]] = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
+# Found in the same way as their neighbours.
+RARE = ("a new file of code", "evidence that was deleted", "a stage that the lock file lacks")
+
+
+@pytest.mark.parametrize(
+    "change", [pytest.param(name, marks=pytest.mark.slow) if name in RARE else name for name in CHANGES]
+)
 def test_what_would_run_again_is_named_by_both(clone: Pilot, change: str) -> None:
     make, stages, why = CHANGES[change]
     make(clone)

@@ -90,7 +90,16 @@ def another(pilot: Pilot) -> None:
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        pytest.param(damage, says, id=title, marks=pytest.mark.mistake(title))
+        pytest.param(
+            damage,
+            says,
+            id=title,
+            # What is missing, changed or another one is told by the same look at the package.
+            marks=[
+                pytest.mark.mistake(title),
+                *([pytest.mark.slow] if damage in (a_file_gone, another) else []),
+            ],
+        )
         for title, damage, says in (
             ("the packaged model is missing", gone, "there is no packaged model"),
             (

@@ -68,13 +68,15 @@ def test_a_dirty_work_tree_and_then_one_without_a_commit(trained: Pilot, note: N
             return dict(connection.execute(query).fetchall())
 
     assert tags()["git_dirty"] == "false"
-    trained.edit("fallback.py", "LARGE_EUR = 10_000", "LARGE_EUR = 10_001")
+    # Beside the package: it is code, and no stage depends on it, so that few have to run.
+    (trained.root / "src" / "ours.py").write_text("DAYS = 30\n", encoding="utf-8")
     (line,) = (line for line in trained.works("run").stdout.splitlines() if "committed" in line)
     assert "Commit, and run again" in line
     note(f"(`pilot run`) {line.strip()}", 0, trained.root)
     assert tags()["git_dirty"] == "true"
     assert tags()["git_tree"] == trained.git("rev-parse", "HEAD^{tree}")
-    trained.git("commit", "-q", "-a", "-m", "a threshold")
+    trained.git("add", "src/ours.py")
+    trained.git("commit", "-q", "-m", "a module")
     trained.works("stage", "publish")
     assert tags()["git_dirty"] == "false"
 
@@ -130,6 +132,7 @@ def test_no_network_for_the_setup(new: Pilot, note: Note) -> None:
     note(line, done.returncode, new.root)
 
 
+@pytest.mark.slow  # test_generated_pilot.py runs its demo without a network too
 @pytest.mark.mistake("no network at all, in a pilot that is set up")
 def test_no_network_at_all(new: Pilot, note: Note) -> None:
     alone = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]

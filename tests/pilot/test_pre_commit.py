@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,9 +64,15 @@ class Hooked:
 
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty home, in which the hooks are installed once."""
-    return tmp_path_factory.mktemp("home")
+def home(fresh_once: Path, made_once: Callable[..., Path]) -> Path:
+    """A home that was empty, and in which the hooks are installed once."""
+
+    def install(folder: Path) -> None:
+        folder.mkdir()
+        command = [sys.executable, "-m", "pre_commit", "install-hooks"]
+        subprocess.run(command, cwd=fresh_once, env=bare_environment(folder), check=True)
+
+    return made_once("home-with-hooks", install)
 
 
 @pytest.fixture
@@ -118,7 +125,7 @@ FAULTS: dict[str, tuple[Callable[[Hooked], None], tuple[str, ...]]] = {
         ("docs/notes.md line 1: it holds a conflict", "take the marker lines out"),
     ),
     "PT302 large-files": (
-        lambda pilot: pilot.add("docs/export.csv", "1;2;3\n" * 100_000),
+        lambda pilot: pilot.add("docs/export.csv", (299 * "1;" + "2\n") * 1_000),
         ("docs/export.csv: it has 600,000 bytes", "git rm --cached docs/export.csv"),
     ),
     "PT303 data-files": (
@@ -130,16 +137,16 @@ FAULTS: dict[str, tuple[Callable[[Hooked], None], tuple[str, ...]]] = {
         ("dvc.lock: it is missing, and evidence/metrics.json claims", ".venv/bin/pilot run"),
     ),
     "style (mend with `make format`)": (
-        lambda pilot: pilot.add("src/late_payment/ours.py", "x = {  'a':1 }\n"),
-        ("src/late_payment/ours.py",),
+        lambda pilot: pilot.add("src/late_payment/ugly.py", "x = {  'a':1 }\n"),
+        ("src/late_payment/ugly.py",),
     ),
     "likely mistakes (`make format` mends some)": (
-        lambda pilot: pilot.add("src/late_payment/ours.py", "import itertools\n"),
-        ("src/late_payment/ours.py:1", "`itertools` imported but unused"),
+        lambda pilot: pilot.add("src/late_payment/idle.py", "import itertools\n"),
+        ("src/late_payment/idle.py:1", "`itertools` imported but unused"),
     ),
     "no secrets (what is none: `pragma: allowlist secret` in the line)": (
-        lambda pilot: pilot.add("docs/notes.md", f"key = '{KEY}'\n"),
-        ("docs/notes.md:1", "pragma: allowlist secret"),
+        lambda pilot: pilot.add("docs/access.md", f"key = '{KEY}'\n"),
+        ("docs/access.md:1", "pragma: allowlist secret"),
     ),
     "your own hooks (.pre-commit-team.yaml)": (
         lambda pilot: (
@@ -151,19 +158,35 @@ FAULTS: dict[str, tuple[Callable[[Hooked], None], tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("hook", FAULTS)
-def test_a_planted_fault_is_named_by_its_hook_and_by_no_other(hooked: Hooked, hook: str) -> None:
-    plant, says = FAULTS[hook]
-    plant(hooked)
+def said_of(hook: str, failed: dict[str, str], nested: str) -> None:
+    """What the hook that failed says names the file and the mend."""
+    said = f"{hook} {failed[hook]} {nested}"
+    for part in FAULTS[hook][1]:
+        assert part in said, said
+
+
+def test_planted_faults_are_named_each_by_its_hook(hooked: Hooked) -> None:
+    """All at once; each alone, and then by no other hook, in `make test-full`."""
+    for plant, _ in FAULTS.values():
+        plant(hooked)
     code, failed = hooked.all_files()
     assert code == 1
-    nested = failed.pop(
-        "no loops", ""
-    )  # pre-commit runs the team's hooks inside the one that is the standard's
+    # pre-commit runs the team's hooks inside the one that is the standard's
+    nested = failed.pop("no loops", "")
+    assert list(failed) == list(FAULTS)
+    for hook in FAULTS:
+        said_of(hook, failed, nested)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hook", FAULTS)
+def test_a_planted_fault_is_named_by_its_hook_and_by_no_other(hooked: Hooked, hook: str) -> None:
+    FAULTS[hook][0](hooked)
+    code, failed = hooked.all_files()
+    assert code == 1
+    nested = failed.pop("no loops", "")
     assert list(failed) == [hook], failed
-    said = f"{hook} {failed[hook]} {nested}"
-    for part in says:
-        assert part in said, said
+    said_of(hook, failed, nested)
 
 
 def test_every_hook_has_a_planted_fault(fresh_once: Path) -> None:

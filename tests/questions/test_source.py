@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from copier._vcs import get_repo
 from jinja2 import FileSystemLoader
 from jinja2.sandbox import SandboxedEnvironment
 
-from rendering import ROOT, copy_template, render
+from rendering import ROOT, render
 from repositories import commit, committed_pilot, git
 
 HOOKS = ".pre-commit-config.yaml"
@@ -62,10 +63,11 @@ def test_a_path(address: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("form", ["{0}", "git+file:/" + "/{0}"], ids=["path", "git+file"])
-def test_pre_commit_finds_the_version_there(template_at_head: Path, tmp_path: Path, form: str) -> None:
+def test_pre_commit_finds_the_version_there(lean_template: Path, tmp_path: Path, form: str) -> None:
     """A release, a commit after one as `git describe` names it, and a commit without any release."""
-    template = tmp_path / "template"
-    git(tmp_path, "clone", "--quiet", "--no-hardlinks", str(template_at_head), str(template))
+    template = Path(shutil.copytree(lean_template, tmp_path / "template"))
+    shutil.copy(ROOT / ".pre-commit-hooks.yaml", template)
+    git(template, "init", "--quiet", "--initial-branch=main")
     seen = set()
     for tag in ("", "v1.0.0", ""):
         commit(template, "Another", tag)
@@ -90,11 +92,13 @@ def test_pre_commit_finds_the_version_there(template_at_head: Path, tmp_path: Pa
 
 
 def test_without_a_commit_the_pilot_says_that_its_conventions_are_not_checked(
-    template_at_head: Path, tmp_path: Path
+    lean_template: Path, tmp_path: Path
 ) -> None:
     """From a folder without git, and from changes that were not committed: nobody else can get at those."""
-    rendered = [render(copy_template(tmp_path / "no-git"), tmp_path / "one")]
-    git(tmp_path, "clone", "--quiet", str(template_at_head), str(tmp_path / "draft"))
+    rendered = [render(lean_template, tmp_path / "one")]
+    shutil.copytree(lean_template, tmp_path / "draft")
+    git(tmp_path / "draft", "init", "--quiet", "--initial-branch=main")
+    commit(tmp_path / "draft", "Start")
     (tmp_path / "draft" / "README.md").write_text("not committed\n")
     with pytest.warns(match="Dirty template changes"):
         rendered.append(committed_pilot(tmp_path / "draft", tmp_path / "two"))

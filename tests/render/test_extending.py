@@ -73,9 +73,9 @@ def named(line: str, places: list[str]) -> bool:
 
 @pytest.mark.parametrize("ci", ["github", "gitlab"])
 def test_the_first_line_of_each_standard_file_names_a_place_of_the_list(
-    whole_template: Path, tmp_path: Path, places: list[str], ci: str
+    pilot_on: Callable[[str], Path], places: list[str], ci: str
 ) -> None:
-    pilot = render(whole_template, tmp_path / "pilot", {"ci": ci})
+    pilot = pilot_on(ci)
     found = standards(pilot)
     assert set(found) >= WRITTEN_BY_PROGRAMS | {"Makefile", "dvc.yaml"}
     for name in sorted(set(found) - WRITTEN_BY_PROGRAMS):

@@ -120,10 +120,10 @@ CANNOT_SAY_SO = (".json", ".sha256", ".copier-answers.yml")
 
 @pytest.mark.parametrize("ci", ["github", "gitlab"])
 def test_each_file_of_the_standard_says_so_and_where_to_extend(
-    whole_template: Path, tmp_path: Path, ci: str
+    pilot_on: Callable[[str], Path], ci: str
 ) -> None:
     """In its first line, or below a Python file's docstring. The harness's own source is not extended."""
-    pilot = render(whole_template, tmp_path / "pilot", {"ci": ci})
+    pilot = pilot_on(ci)
     owned = ownership.in_folder(ROOT)
     standards = {
         name for name in files(pilot) if not owned.is_teams(name) and not name.startswith("harness/src/")

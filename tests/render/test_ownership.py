@@ -20,9 +20,20 @@ COMBINATIONS = [
 
 
 @pytest.fixture(scope="module")
-def paths(whole_template: Path, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+def paths(whole_template: Path, pilot: Path, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """What any answers give."""
-    return rendered_by_any(whole_template, tmp_path_factory.mktemp("pilots"))
+    folder = tmp_path_factory.mktemp("any-answers")
+    harness = {f"harness/{name}" for name in files(whole_template / "template" / "harness")}
+    # No answer decides what of the harness there is, so it is rendered once: it takes most of the time.
+    assert not [name for name in harness if "{" in name]
+    assert harness == {name for name in files(pilot) if name.startswith("harness/")}
+    return harness | rendered_by_any(without_harness(whole_template, folder), folder / "pilots")
+
+
+def without_harness(template: Path, folder: Path) -> Path:
+    found = Path(shutil.copytree(template, folder / "template"))
+    shutil.rmtree(found / "template" / "harness")
+    return found
 
 
 def rendered_by_any(template: Path, folder: Path) -> set[str]:
@@ -76,8 +87,7 @@ def test_each_path_is_in_one_class_and_each_line_matches_one(paths: set[str]) ->
 def test_a_path_in_none_or_two_classes_is_found(
     whole_template: Path, tmp_path: Path, file: str | None, line: str | None, found: dict[str, list[str]]
 ) -> None:
-    template = Path(shutil.copytree(whole_template, tmp_path / "template"))
-    shutil.rmtree(template / "template" / "harness")
+    template = without_harness(whole_template, tmp_path)
     if file:
         (template / "template" / file).write_text("x\n", encoding="utf-8")
     if line:

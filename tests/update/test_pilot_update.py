@@ -95,6 +95,7 @@ def test_copier_alone_gives_the_same_tree(
     assert {name: text for name, text in ours.items() if name not in seeds} == theirs
 
 
+@pytest.mark.usefixtures("rendered_once")
 def test_applied_it_is_the_checkout(old: Path, released: Path) -> None:
     write(old, "tests/test_new.py", "not committed\n")
     report = updated(old, released, apply=True)
@@ -107,6 +108,7 @@ def test_applied_it_is_the_checkout(old: Path, released: Path) -> None:
     assert git(old, "worktree", "list").count("\n") == 1
 
 
+@pytest.mark.usefixtures("rendered_once")
 def test_looking_only_leaves_nothing_behind(old: Path, released: Path) -> None:
     held = Held(old, committed(old, "HEAD"))
     names = git(old, "for-each-ref")
@@ -118,6 +120,7 @@ def test_looking_only_leaves_nothing_behind(old: Path, released: Path) -> None:
     assert git(old, "worktree", "list").count("\n") == 1
 
 
+@pytest.mark.usefixtures("rendered_once")
 def test_every_file_of_the_new_version_can_be_had(old: Path, released: Path) -> None:
     """By the name that the report gives: also one that the team had deleted."""
     (old / "harness/uv.txt").unlink()

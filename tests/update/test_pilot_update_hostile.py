@@ -15,10 +15,11 @@ from pilot_template.hooks.manifest import MANIFEST
 from pilot_template.update import run
 from pilot_template.update.decide import Kind
 from pilot_template.update.report import Trial
+from pilot_template.update.template import render as by_copier
 from repositories import commit, git
 from updating import PACKAGE, TARGET, Held, committed, contents, is_teams, state, updated, write
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("rendered_once")]
 BINARY = bytes(range(256)) * 3
 
 
@@ -322,6 +323,7 @@ def test_hooks_signatures_and_an_unknown_author_are_not_in_the_way(
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "of-somebody-else"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "index"))
+    monkeypatch.setattr(run.template, "render", by_copier)  # whose git is not to be led astray either
     report = updated(oldest, released, apply=True)
     monkeypatch.delenv("GIT_DIR")
     monkeypatch.delenv("GIT_INDEX_FILE")

@@ -7,14 +7,12 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from pilot_template.update import ownership, run
-from pilot_template.update.template import Rendered, Template, files_of
+from pilot_template.update import ownership
 from rendering import copy_template, render
 from repositories import commit, git
 from updating import Held, committed, contents, is_teams, plain, updated
@@ -43,6 +41,7 @@ class Lean:
     """A template of few files and many versions, and what each of these gives."""
 
     template: Path
+    made: dict[str, Path]
     gives: dict[str, dict[str, bytes]]
     retired: dict[str, list[str]]
 
@@ -53,7 +52,7 @@ def lean(tmp_path_factory: pytest.TempPathFactory) -> Lean:
     template = copy_template(folder / "template", lean=True)
     git(template, "init", "--quiet", "--initial-branch=main")
     package = template / "template" / "src" / "{{ package_name }}"
-    gives, retired = {}, {}
+    places, gives, retired = {}, {}, {}
     for number, version in enumerate(VERSIONS):
         for name in STANDARD:
             file = template / "template" / name
@@ -84,9 +83,9 @@ def lean(tmp_path_factory: pytest.TempPathFactory) -> Lean:
                 )
         commit(template, f"Version {version}", f"v{version}")
         made = render(template, folder / version, {"team": "Credit"}, vcs_ref=f"v{version}")
-        gives[version] = contents(made)
+        places[version], gives[version] = made, contents(made)
         retired[version] = list(ownership.in_folder(template).retired.lines)
-    return Lean(template, gives, retired)
+    return Lean(template, places, gives, retired)
 
 
 # ---------------------------------------------------------------- what a team does
@@ -155,7 +154,7 @@ steps = st.lists(st.lists(edits, max_size=4), min_size=1, max_size=3)
 
 def live(lean: Lean, way: list[str], lives: list[list[Edit]], folder: Path) -> None:
     """A pilot from its first version over the others, with what the team does before each update."""
-    pilot = render(lean.template, folder / "pilot", {"team": "Credit"}, vcs_ref=f"v{way[0]}")
+    pilot = Path(shutil.copytree(lean.made[way[0]], folder / "pilot"))
     git(pilot, "init", "--quiet", "--initial-branch=main")
     commit(pilot, "Start")
     for version, following, team in zip(way, way[1:], lives, strict=False):
@@ -181,22 +180,6 @@ def live(lean: Lean, way: list[str], lives: list[list[Edit]], folder: Path) -> N
 def ways() -> st.SearchStrategy[list[str]]:
     """Some of the versions, in their order."""
     return st.sets(st.sampled_from(VERSIONS), min_size=2, max_size=3).map(sorted)
-
-
-@pytest.fixture
-def rendered_once(lean: Lean, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same answers at the same version give the same files: Copier is asked once."""
-    whole = run.template.render
-    made: dict[tuple[str, str], Path] = {}
-
-    def render_once(template: Template, version: str, answers: dict[str, Any], folder: Path) -> Rendered:
-        key = (version.removeprefix("v"), repr(sorted(answers.items())))
-        if key not in made:
-            made[key] = whole(template, version, answers, tmp_path / str(len(made))).root
-        shutil.copytree(made[key], folder)
-        return Rendered(folder, files_of(folder))
-
-    monkeypatch.setattr(run.template, "render", render_once)
 
 
 def explore(lean: Lean, examples: int) -> None:

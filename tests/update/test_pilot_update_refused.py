@@ -21,7 +21,7 @@ from pilot_template.update.tree import PLAIN, Tree
 from repositories import commit, git
 from updating import TARGET, state, updated, write
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("rendered_once")]
 
 
 def answers(pilot: Path, **changed: str | None) -> None:
@@ -239,7 +239,7 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGKILL", pytest.param("SIGTERM", marks=pytest.mark.slow), "SIGINT"])
 def test_a_run_that_was_ended_leaves_nothing_that_the_next_stumbles_over(
     oldest: Path, released: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

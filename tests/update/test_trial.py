@@ -13,7 +13,7 @@ from pilot_template.update import run
 from repositories import commit, equip
 from updating import releases, updated, write
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("rendered_once")]
 
 
 @pytest.fixture

@@ -14,16 +14,32 @@ from repositories import bare_environment, commit, committed_pilot, equip, git
 Make = Callable[[], subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture
-def template(template_at_head: Path, tmp_path: Path) -> Path:
-    git(tmp_path, "clone", "--quiet", "--no-hardlinks", str(template_at_head), str(tmp_path / "template"))
-    commit(tmp_path / "template", "Release", "v1.0.0")
-    return tmp_path / "template"
+@pytest.fixture(scope="session")
+def released_once(template_at_head: Path, made_once: Callable[..., Path]) -> Path:
+    """A template with a release, and a pilot of it. Shared: change nothing."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        git(folder, "clone", "--quiet", "--no-hardlinks", str(template_at_head), "template")
+        commit(folder / "template", "Release", "v1.0.0")
+        committed_pilot(folder / "template", folder / "pilot")
+
+    return made_once("update-check", make)
 
 
 @pytest.fixture
-def pilot(template: Path, tmp_path: Path) -> Path:
-    folder = committed_pilot(template, tmp_path / "pilot")
+def template(released_once: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(released_once / "template", tmp_path / "template", symlinks=True))
+
+
+@pytest.fixture
+def pilot(released_once: Path, template: Path, tmp_path: Path) -> Path:
+    folder = Path(shutil.copytree(released_once / "pilot", tmp_path / "pilot", symlinks=True))
+    answers = folder / ".copier-answers.yml"
+    text = answers.read_text(encoding="utf-8")
+    assert str(released_once / "template") in text
+    answers.write_text(text.replace(str(released_once / "template"), str(template)), encoding="utf-8")
+    commit(folder, "The template is over there")
     equip(folder)
     return folder
 
