@@ -137,7 +137,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # What the tests' libraries have made stays, and going through all of it again and again is a tenth of the time.
+    # What libraries have made stays: going through all of it again and again is a tenth of the time.
     gc.set_threshold(50_000, 10, 10)
     config.stash[TITLES] = {}
     config.pluginmanager.register(Said(), "said")
