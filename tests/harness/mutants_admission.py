@@ -79,6 +79,22 @@ MUTANTS = (
         "beside_each_other",
     ),
     Mutant(
+        "threads of a slow moment stay for ever",
+        ADMISSION,
+        "            if self._idle:\n",
+        "            if False:\n",
+        TESTS,
+        "called_for_end",
+    ),
+    Mutant(
+        "no thread is left to wait for the next request",
+        ADMISSION,
+        "            if self._idle:\n",
+        "            if True:\n",
+        TESTS,
+        "called_for_end or beside_each_other",
+    ),
+    Mutant(
         "who asked a fallback that hangs is told nothing",
         ADMISSION,
         "        self._deadlines.add(asked.behind + self._within_s, asked, self._expire)\n",

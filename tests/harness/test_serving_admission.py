@@ -437,6 +437,29 @@ def test_fallbacks_that_take_their_time_do_so_beside_each_other(tiny: Any, stopp
         assert {each.result(60).why for each in asked} == {"killed"}
 
 
+def test_threads_that_a_slow_moment_called_for_end_when_it_is_over(
+    tiny: Any, stopped: Any, wait: Any
+) -> None:
+    def threads() -> int:
+        return sum(each.name == "fallback" for each in threading.enumerate())
+
+    before = threads()
+    together_ = threading.Barrier(4)
+
+    def slow(record: Any) -> Answer:
+        together_.wait(30)
+        return Answer("skip")
+
+    tiny.fallback_file().hook = slow
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(stopped.decide, tiny.parsed()) for _ in range(4)]
+        assert {each.result(60).why for each in asked} == {"killed"}
+        wait(lambda: threads() == before + 1)  # the one that waits for the next
+        assert stopped._fallbacks._threads == 1
+        asked = [pool.submit(stopped.decide, tiny.parsed()) for _ in range(4)]
+        assert {each.result(60).why for each in asked} == {"killed"}
+
+
 def test_a_fallback_that_hangs_costs_its_own_request_and_no_other(
     tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

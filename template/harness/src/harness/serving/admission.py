@@ -174,6 +174,7 @@ class Fallbacks:
         self._deadlines = Deadlines()
         self._lock = threading.Lock()
         self._threads = 0
+        self._idle = False
         self._done = 0
         self._waiting = threading.Event()
         self._closed = False
@@ -214,8 +215,24 @@ class Fallbacks:
                     if self._done == before and len(self._queue) and self._threads < MOST_FALLBACKS:
                         self._another()
 
+    def _next(self) -> Asked | None:
+        """What waits; None for a thread that is not needed any more, since another one waits already."""
+        try:
+            return self._queue.get(block=False)
+        except Empty:
+            pass
+        with self._lock:
+            if self._idle:
+                self._threads -= 1
+                return None
+            self._idle = True
+        try:
+            return self._queue.get()
+        finally:
+            self._idle = False
+
     def _work(self) -> None:
-        while (asked := self._queue.get()) is not None:
+        while (asked := self._next()) is not None:
             now = time.monotonic()
             asked.begun = now < max(asked.started + self._budget_s, asked.behind + BEGINS_WITHIN_S)
             if asked.begun:
