@@ -16,18 +16,26 @@ CONSUMER, APP, EXPLAINED = "serving/consumer.py", "serving/app.py", "lineage/exp
 
 MUTANTS = (
     Mutant(
-        "workers that are forked name their requests alike",
-        AROUND,
-        "os.register_at_fork(after_in_child=_names.seed)\n",
+        "workers that are forked name their requests and decisions alike",
+        "store/names.py",
+        "os.register_at_fork(after_in_child=RANDOM.seed)\n",
         "",
         OBSERVED,
         "unlike_each_other",
     ),
     Mutant(
+        "names of decisions do not grow",
+        "store/names.py",
+        "milliseconds << 80 |",
+        "RANDOM.getrandbits(48) << 80 |",
+        OBSERVED,
+        "names_of_decisions",
+    ),
+    Mutant(
         "a team's seed names requests alike",
         AROUND,
-        "_names.getrandbits(128)",
-        "random.getrandbits(128)",
+        "RANDOM.getrandbits(128)",
+        "__import__('random').getrandbits(128)",
         OBSERVED,
         "unlike_each_other",
     ),

@@ -11,6 +11,8 @@ import re
 import subprocess
 import sys
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -26,6 +28,7 @@ from harness.serving import followed, logs, tracing
 from harness.serving.app import create_app
 from harness.serving.followed import REMEMBERED, Followed
 from harness.serving.server import delivering
+from harness.store.names import decision_name
 
 Serve = Callable[..., Any]
 Wait = Callable[..., Any]
@@ -115,11 +118,26 @@ def test_a_failure_that_nobody_foresaw_has_it_too(
     assert 'pilot_requests_refused_total{reason="unforeseen"} 1.0' in asked.get("/metrics").text
 
 
+def test_names_of_decisions_grow_and_tell_their_time() -> None:
+    """RFC 9562, section 5.7."""
+    before = time.time_ns() // 1_000_000
+    names = []
+    for _ in range(5):
+        names.append(uuid.UUID(decision_name()))
+        time.sleep(0.002)
+    after = time.time_ns() // 1_000_000
+    assert names == sorted(names)
+    assert {(name.version, name.variant) for name in names} == {(7, uuid.RFC_4122)}
+    assert all(before <= name.int >> 80 <= after for name in names)
+    assert len({decision_name() for _ in range(10_000)}) == 10_000
+
+
 def test_names_are_unlike_each_other_whatever_is_seeded_and_whoever_was_forked() -> None:
     code = (
         "import os, random\nfrom harness.serving.observed import _given\n"
+        "from harness.store.names import RANDOM\n"
         "def say():\n    random.seed(7)\n"
-        "    os.write(1, f'{_given([])[0]} {_given([])[0]} '.encode())\n"
+        "    os.write(1, f'{_given([])[0]} {_given([])[0]} {RANDOM.getrandbits(128):032x} '.encode())\n"
         "for _ in range(2):\n    if not os.fork():\n        say()\n        os._exit(0)\n    os.wait()\n"
         "say()\n"
     )
@@ -127,7 +145,7 @@ def test_names_are_unlike_each_other_whatever_is_seeded_and_whoever_was_forked()
     for _ in range(2):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=True)
         names += done.stdout.decode().split()
-    assert (len(names), len(set(names))) == (12, 12)
+    assert (len(names), len(set(names))) == (18, 18)
     assert all(re.fullmatch("[0-9a-f]{32}", name) for name in names)
 
 

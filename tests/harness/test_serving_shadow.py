@@ -59,7 +59,7 @@ def answers(beside: Beside, token: str, name: str) -> tuple[list[bytes], list[An
     tiny, monkeypatch = beside.tiny, beside.monkeypatch
     ids = itertools.count()
     monkeypatch.setenv("PILOT_STORE__URL", f"sqlite:///var/{name}.db")
-    monkeypatch.setattr(service, "uuid", SimpleNamespace(uuid4=lambda: f"decision {next(ids)}"))
+    monkeypatch.setattr(service, "decision_name", lambda: f"decision {next(ids)}")
     monkeypatch.setattr(service, "now", lambda: "2026-03-01T10:00:00.000000+00:00")
     clock = SimpleNamespace(monotonic=lambda: 0.0)
     monkeypatch.setattr(service, "time", clock)

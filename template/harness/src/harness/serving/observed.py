@@ -7,8 +7,6 @@ answer, in every line that is logged meanwhile, and goes to the consumer with th
 
 from __future__ import annotations
 
-import os
-import random
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -19,6 +17,7 @@ from harness.serving import followed, tracing
 from harness.serving.followed import NAME, Followed
 from harness.serving.metrics import Metrics
 from harness.serving.underway import Application, Message
+from harness.store.names import RANDOM
 
 # What a log or a header can hold without harm, and what nobody needs more of.
 WELL_FORMED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")
@@ -27,10 +26,6 @@ UNKNOWN = "unmatched"
 # Where a handler says in a word why it refuses, when the status alone does not.
 WHY = "pilot.refused"
 _NAME = NAME.lower().encode()
-# A name is to be unlike any other, and no secret: asking the system for it would cost a change of threads.
-# The team's code may seed the module's own numbers, and a fork would go on with its parent's.
-_names = random.Random()
-os.register_at_fork(after_in_child=_names.seed)
 
 
 class Observation:
@@ -121,7 +116,7 @@ def _given(headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:
         elif key == b"traceparent":
             parent = value.decode("latin-1")
     return (
-        name if WELL_FORMED.fullmatch(name) else f"{_names.getrandbits(128):032x}",
+        name if WELL_FORMED.fullmatch(name) else f"{RANDOM.getrandbits(128):032x}",
         parent if W3C.fullmatch(parent) else "",
     )
 

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import os
 import time
-import uuid
 import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -44,6 +43,7 @@ from harness.serving.underway import Underway
 from harness.serving.why import RealData, why_of
 from harness.store import Decision, DecisionStore, IdempotencyConflict
 from harness.store.database import now
+from harness.store.names import decision_name
 
 log = logging.getLogger("harness.serving")
 
@@ -305,7 +305,7 @@ class Service:
     def _decision(self, asked: Asked, outcome: Outcome) -> Decision:
         permission = outcome.permission
         made = Decision(
-            decision_id=str(uuid.uuid4()),
+            decision_id=decision_name(),
             decided_at=asked.decided_at,
             record_key=str(asked.record[self.contract.key]),
             entity=asked.entity,

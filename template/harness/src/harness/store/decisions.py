@@ -73,7 +73,7 @@ class Decision:
     """One decision as it was made.
 
     Attributes:
-        decision_id: UUID, the name by which the decision can be followed.
+        decision_id: UUID of version 7, the name by which the decision can be followed.
         decided_at: UTC time at which the request was taken up, ISO 8601 with microseconds.
         record_key: The record's key, as text.
         entity: The entity the decision is about, as text; rollout buckets hang on it.
