@@ -46,8 +46,6 @@ from harness.source_kinds import (
 
 __all__ = ["Extracted", "embedded_folder", "extract"]
 
-# What sorting may use before it writes to disk; more made ten million rows no faster.
-MEMORY = "2GB"
 DEFAULT_LOOKBACK = timedelta(days=1)
 
 
@@ -84,8 +82,6 @@ def extract(
     changes: list[Change] = []
     rights: dict[str, Any] = {}
     with _beside(folder) as beside, contextlib.closing(engine.embedded(settings).con) as connection:
-        if not settings.data.memory_limit:
-            connection.execute(f"SET memory_limit = '{MEMORY}'")
         for system in dict.fromkeys(table.system for table in tables):
             source = _source(settings, system)
             wanted = [table for table in tables if table.system == system]
