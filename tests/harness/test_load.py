@@ -181,7 +181,8 @@ def test_what_a_process_took_counts_after_it_has_ended() -> None:
                 child.kill()
             until(lambda: not psutil.Process(process.pid).children())
     finally:
-        process.kill()
+        for each in [*psutil.Process(process.pid).children(), process]:
+            each.kill()
         process.wait()
     assert usage.cpu_s is not None
     assert usage.cpu_s >= 0.25
