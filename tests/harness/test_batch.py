@@ -912,6 +912,22 @@ def test_mistakes_are_told_in_one_line(
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_file_of_a_folder_that_has_names_and_no_records_is_no_trouble(
+    tiny: Any, tmp_path: Path, end: str
+) -> None:
+    from harness.batch.source import open_source
+    from harness.pilot import load_contract
+
+    frame = rows(3)
+    frame.write_csv(tmp_path / "0.csv")
+    (tmp_path / "1.csv").write_bytes((",".join(frame.columns) + end).encode())
+    frame.write_csv(tmp_path / "2.csv")
+    source = open_source(tmp_path, load_contract("dryfield"))
+    keys = [key for part in source.parts(100) for key in part.records["reading"].to_pylist()]
+    assert keys == 2 * frame["reading"].to_list()
+
+
 def test_a_folder_is_read_in_order_and_a_chunk_may_span_files(decide: Any, tiny: Any, tmp_path: Path) -> None:
     tiny.offered()
     folder = tmp_path / "many"

@@ -161,3 +161,20 @@ def test_the_command_lists_retries_and_drops_them(tiny: Any, pilot_here: Callabl
     assert json.loads(pilot_here("outbox", "retry", "--all", "--json").stdout)["retried"] == 1
     assert [each.decision_id for each in outbox.first(5)] == [made[1], made[2]]
     store.close()
+
+
+def test_a_store_is_found_by_its_file_however_its_address_is_written(
+    tiny: Any, pilot_here: Callable[..., Any]
+) -> None:
+    store = tiny.root / "kept.db"
+    DecisionStore(f"sqlite:///{store}").close()
+    for url in (
+        f"sqlite:///{store}?timeout=10",
+        f"sqlite+pysqlite:///{store}",
+        "sqlite:///kept.db?timeout=10",
+    ):
+        assert pilot_here("outbox", "list", PILOT_STORE__URL=url).returncode == 0
+    missing = pilot_here("outbox", "list", PILOT_STORE__URL=f"sqlite+pysqlite:///{tiny.root}/other.db")
+    assert (missing.returncode, "there is no store" in missing.stderr) == (2, True)
+    assert not list(tiny.root.glob("other.db*"))
+    assert pilot_here("outbox", "list", PILOT_STORE__URL="nowhere").returncode == 2

@@ -190,6 +190,62 @@ def test_workers_and_what_they_start_heed_the_signal_that_the_process_before_the
     assert done.stdout == "SIG_IGN 0\n"
 
 
+FORKING = """
+import os, signal, sys, threading, time
+from multiprocessing import forkserver
+from pathlib import Path
+
+import uvicorn._subprocess
+from harness.serving import running
+
+if __name__ == "__main__":
+    begun = Path(sys.argv[1])
+    begun.unlink()  # this process has imported it too
+    running._begin_importing()
+    while not begun.exists():
+        time.sleep(0.01)
+    pid = forkserver._forkserver._forkserver_pid
+    numbers = [getattr(signal, name) for name in sys.argv[2:]]
+    sending = threading.Timer(0.2, lambda: [os.kill(pid, number) for number in numbers])
+    sending.start()
+    worker = uvicorn._subprocess.spawn.Process(target=os.getpid)
+    worker.start()
+    worker.join()
+    print(worker.exitcode, forkserver._forkserver._forkserver_pid == pid)
+"""
+
+
+@pytest.mark.parametrize(
+    ("numbers", "found"),
+    [
+        pytest.param(("SIGINT", "SIGTERM", "SIGHUP"), "0 True\n", id="told to end"),
+        pytest.param(("SIGKILL",), "0 False\n", id="killed"),
+    ],
+)
+def test_the_process_that_workers_are_forked_from_may_be_disturbed_while_it_imports(
+    numbers: tuple[str, ...], found: str, tmp_path: Path
+) -> None:
+    """By a terminal or a service manager, by the system, and by files of the team's with a library's name."""
+    script, libraries, here = (tmp_path / name for name in ("forking.py", "libraries", "here"))
+    script.write_text(FORKING)
+    libraries.mkdir()
+    here.mkdir()
+    slow = f"import pathlib, time\npathlib.Path({str(tmp_path / 'begun')!r}).touch()\ntime.sleep(0.5)\n"
+    (libraries / "httptools.py").write_text(slow)
+    (here / "secrets.py").write_text("raise RuntimeError('this is no library')\n")
+    paths = os.pathsep.join(each for each in (str(libraries), os.environ.get("PYTHONPATH", "")) if each)
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "begun", *numbers],
+        cwd=here,
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.stdout, "Traceback" in done.stderr) == (found, False), done.stderr
+
+
 def test_the_process_that_workers_are_forked_from_is_replaced_with_them(
     tiny: Any, served: Serve, pilot_command: Run, wait: Wait
 ) -> None:

@@ -735,3 +735,66 @@ def test_the_service_ends_once_everything_that_waits_is_on_record(
         wait(lambda: deciding._recorder._behind == 4)
         deciding.close()
         assert {each.result(0.1).served_by for each in made} <= {"model", "fallback"}
+
+
+@pytest.mark.parametrize("name", ["fallback", "recorder"])
+def test_a_thread_that_the_system_does_not_give_is_asked_for_again(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, wait: Wait, name: str
+) -> None:
+    """A request without it is refused; were it taken for started, every later one would wait for nobody."""
+    service = tiny.service()
+    start, refused = threading.Thread.start, list[str]()
+
+    def starting(thread: threading.Thread) -> None:
+        if thread.name == name and not refused:
+            refused.append(name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", starting)
+    if name == "fallback":
+        with pytest.raises(RuntimeError):
+            service.decide(tiny.record)
+    else:
+        outcome = object()
+        with pytest.raises(RuntimeError):
+            service._recorder.put(outcome, outcome)
+    assert refused
+    made: list[Any] = []
+    threading.Thread(target=lambda: made.append(service.decide(tiny.record)), daemon=True).start()
+    wait(lambda: made, within=10)
+    assert made[0].served_by == "fallback"
+
+
+def test_a_fallback_that_hangs_gets_help_though_the_system_had_no_thread_at_first(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, wait: Wait
+) -> None:
+    service = tiny.service()
+    start, refused, go_on = threading.Thread.start, list[str](), threading.Event()
+    service.decide(tiny.record)
+
+    def starting(thread: threading.Thread) -> None:
+        if thread.name == "fallback" and len(refused) < 2:
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", starting)
+    decide, first = service.said_by_fallback, threading.Event()
+
+    def hanging(record: Any) -> Any:
+        if not first.is_set():
+            first.set()
+            go_on.wait(20)
+        return decide(record)
+
+    monkeypatch.setattr(service, "said_by_fallback", hanging)
+    with ThreadPoolExecutor(2) as pool:
+        held = pool.submit(service.decide, tiny.record)
+        wait(first.is_set)
+        try:
+            assert pool.submit(service.decide, tiny.record).result(10).served_by == "fallback"
+        finally:
+            go_on.set()
+        assert held.result(10).served_by == "fallback"
+    assert len(refused) == 2

@@ -23,7 +23,7 @@ from harness.control.confirmation import ask
 from harness.control.readers import Reader
 from harness.errors import PilotError
 from harness.load.generator import Generator, Target, due
-from harness.serving.tls import check, loaded
+from harness.serving.tls import check, loaded, trusting
 
 Serve = Callable[..., Any]
 Pilot = Callable[..., subprocess.CompletedProcess[str]]
@@ -47,6 +47,16 @@ def shown(running: Any) -> str:
     assert found
     named = x509.load_der_x509_certificate(found).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(named[0].value)
+
+
+def test_a_client_needs_the_certificate_where_it_asks_by_tls(tiny: Any, files: tuple[Path, Path]) -> None:
+    """Behind what ends TLS, or on another machine, it is not there."""
+    certificate, _ = files
+    assert trusting(tiny.settings(), "https://127.0.0.1:1") is not True
+    certificate.unlink()
+    assert trusting(tiny.settings(), "http://127.0.0.1:1") is True
+    with pytest.raises(PilotError, match="it cannot be used: No such file"):
+        trusting(tiny.settings(), "HTTPS://127.0.0.1:1")
 
 
 def test_it_decides_is_stopped_and_confirms_by_tls(

@@ -201,8 +201,10 @@ AUDITOR = """#!/bin/sh
 case "$(cat said)" in
 found) echo "Name  Version ID"; echo "jinja2 2.0 PYSEC-1"; echo "Found 1 known vulnerability" >&2; exit 1 ;;
 away) echo "ERROR: the service did not answer" >&2; exit 1 ;;
-unknown) for name in $(cut -d= -f1 "$2"); do
-  echo "$name  Dependency not found on PyPI and could not be audited: $name (2.0)"; done ;;
+unknown) for name in $(grep == "$2" | cut -d= -f1); do
+  echo "$name  Dependency not found on PyPI and could not be audited: $name (2.0)"; done
+  for name in $(grep @ "$2" | cut -d' ' -f1); do
+  echo "$name  URL requirements cannot be pinned to a specific package version"; done ;;
 esac
 echo "No known vulnerabilities found" >&2
 """
@@ -257,6 +259,15 @@ def test_packages_of_ones_own_are_left_out_of_an_audit_by_name(rendered: Callabl
         done = subprocess.run([*command, f"OWN_PACKAGES={own}"], cwd=pilot, capture_output=True, text=True)
         assert f"does not know {left} packages" in done.stderr
         assert "Error 3" in done.stderr
+    # The auditor writes every name in small letters with hyphens.
+    (programs / "python").write_text(
+        "#!/bin/sh\necho Acme_Scores==1.0\necho acme.rules @ file:///srv/rules\necho jinja2==2.0\n"
+    )
+    for own, left in (("acme-scores acme-rules", "1 of the 1"), ("acme-scores", "2 of the 2")):
+        done = subprocess.run([*command, f"OWN_PACKAGES={own}"], cwd=pilot, capture_output=True, text=True)
+        assert f"does not know {left} packages" in done.stderr
+        assert "Error 3" in done.stderr
+    assert "acme.rules  URL requirements" in done.stderr
     (programs / "python").write_text("#!/bin/sh\necho Acme-Scores==1.0\necho jinja2==2.0\n")
     (pilot / "said").write_text("nothing")
     done = subprocess.run([*command, "OWN_PACKAGES=acme-scores"], cwd=pilot, capture_output=True, text=True)

@@ -216,6 +216,11 @@ def _parquet(file: Path, names: list[str], skip: int) -> Iterator[tuple[pa.Table
 
 
 def _header(file: Path) -> pa.Schema:
+    return pa.schema([(name, pa.binary()) for name in _begins(file)[0]])
+
+
+def _begins(file: Path) -> tuple[list[str], bool]:
+    """The columns' names, and whether anything stands behind them."""
     # By Python's reader: Arrow's goes on reading behind whoever has seen the first line, and that has aborted
     # the process when it came to its end just then. What is no text further down is told of its record.
     with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
@@ -223,15 +228,18 @@ def _header(file: Path) -> pa.Schema:
             names = next((row for row in csv.reader(text) if row), [])
         except csv.Error as error:
             raise _unreadable(file, error) from error
+        more = text.read(1) != ""
     if not names:
         raise _unreadable(file, ValueError("it is empty"))
     if any("\ud800" <= letter <= "\udfff" for name in names for letter in name):
         raise _unreadable(file, ValueError("its first line is not UTF-8 text"))
-    return pa.schema([(name, pa.binary()) for name in names])
+    return names, more
 
 
 def _csv(file: Path, report: Report | None) -> Iterator[tuple[pa.Table, int]]:
-    names = _header(file).names
+    names, more = _begins(file)
+    if not more:  # Arrow takes a first line that does not end for no line
+        return
     options = pa_csv.ConvertOptions(
         column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=True, null_values=[""]
     )

@@ -88,7 +88,8 @@ def decide(
     asked = _read(record) if example is None else held_back(settings, example)
     from harness.serving.tls import trusting
 
-    answer = ask(url or address(settings), asked, trusted=trusting(settings))
+    where = url or address(settings)
+    answer = ask(where, asked, trusted=trusting(settings, where))
     if as_json:
         context.say_json(answer)
         return

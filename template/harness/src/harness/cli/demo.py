@@ -143,7 +143,7 @@ def _decide(settings: Settings, url: str, *, expected: str) -> list[dict[str, An
     made = []
     for number in EXAMPLES:
         record = held_back(settings, number)
-        answer = ask(url, record, trusted=trusting(settings))
+        answer = ask(url, record, trusted=trusting(settings, url))
         reason = answer["reasons"][0] if answer["reasons"] else None
         because = f", because {reason['feature']} = {_short(reason['value'])}" if reason else ""
         by = answer["served_by"] if answer["served_by"] == "model" else f"fallback ({answer['why']})"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,7 +20,6 @@ group = typer.Typer(
     rich_markup_mode=None,
 )
 
-SQLITE = "sqlite:///"
 Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 Which = Annotated[list[str] | None, typer.Argument(help="The decisions, by id.")]
 All = Annotated[bool, typer.Option("--all", help="All that were given up.")]
@@ -95,11 +93,12 @@ def _change(
 @contextmanager
 def _outbox() -> Iterator[Outbox]:
     from harness.errors import PilotError
-    from harness.store import Database, Outbox
+    from harness.store import Database, Outbox, file_of
 
     settings = context.settings()
     url = settings.sqlite_url(settings.store.url)
-    if url.startswith(SQLITE) and not Path(url.removeprefix(SQLITE)).is_file():
+    file = file_of(url)
+    if file is not None and not file.is_file():
         raise PilotError(
             "there is no store, so nothing was ever delivered or given up",  # opening it would make one
             where=url,

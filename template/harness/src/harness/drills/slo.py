@@ -116,7 +116,7 @@ def at(settings: Settings, plan: Plan, url: str, *, token: str, consent: str, re
     Raises:
         PilotError: Nothing answers there, or it may not be loaded without consent.
     """
-    trusted = trusting(settings)
+    trusted = trusting(settings, url)
     host = _checked(url, consent, trusted)
     records = PilotCopy(settings.root).held_back(RECORDS)
     port = urlsplit(url).port

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty
 from typing import Any, TypeAlias
@@ -201,8 +202,8 @@ class Fallbacks:
             self._queue.put(None)
 
     def _another(self) -> None:
-        self._threads += 1
         threading.Thread(target=self._work, name="fallback", daemon=True).start()
+        self._threads += 1  # only now: where the system gives no thread, the next request tries again
 
     def _watch(self) -> None:
         while not self._closed:
@@ -213,7 +214,8 @@ class Fallbacks:
                 time.sleep(STUCK_AFTER_S)
                 with self._lock:
                     if self._done == before and len(self._queue) and self._threads < MOST_FALLBACKS:
-                        self._another()
+                        with suppress(RuntimeError):  # the system gives none just now, and is asked again
+                            self._another()
 
     def _next(self) -> Asked | None:
         """What waits; None for a thread that is not needed any more, since another one waits already."""
@@ -297,8 +299,9 @@ class Recorder:
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
-                    self._thread.start()
+                    thread = threading.Thread(target=self._work, name="recorder", daemon=True)
+                    thread.start()
+                    self._thread = thread
         self._queue.put((asked, outcome), loop)
 
     def settle(self, results: Sequence[tuple[Asked, Result]]) -> None:

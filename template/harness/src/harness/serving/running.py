@@ -8,6 +8,8 @@ import signal
 import socket
 import time
 from multiprocessing import forkserver
+from multiprocessing.context import ForkServerProcess
+from types import SimpleNamespace
 from typing import Any
 
 import uvicorn
@@ -24,6 +26,9 @@ from harness.settings import Settings
 
 # A model may take long to load; after that the workers are watched, ready or not.
 START_WITHIN_S = 60
+# The process that workers are forked from may end meanwhile, as for want of memory.
+START_TRIES = 3
+START_AGAIN_S = 0.5
 # A worker that says nothing for so long is taken for hung, and another takes its place.
 HUNG_AFTER_S = 10
 # What is under way when the service is told to end has so long; then it is cut off.
@@ -66,11 +71,33 @@ def serve(settings: Settings, *, host: str, port: int, workers: int = 1, debug: 
 
 def _begin_importing() -> None:
     """Start the process that workers are forked from, which imports while this one prepares."""
-    forking = multiprocessing.get_context("forkserver")
-    forking.set_forkserver_preload(["harness.serving.preloaded"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["harness.serving.preloaded"])
     forkserver.ensure_running()
     # uvicorn has no word for it: it would start a new interpreter for each worker.
-    uvicorn._subprocess.spawn = forking  # type: ignore[assignment]
+    uvicorn._subprocess.spawn = SimpleNamespace(Process=_Forked)  # type: ignore[assignment]
+
+
+class _Forked(ForkServerProcess):
+    """A worker, also where the process that it is forked from ends just then: Python starts another one."""
+
+    def start(self) -> None:
+        """Have it forked."""
+        for _ in range(START_TRIES - 1):
+            try:
+                super().start()
+            except (EOFError, OSError) as error:
+                log.error("no worker could be forked, and it is tried again: %s", type(error).__name__)
+                time.sleep(START_AGAIN_S)
+            else:
+                return
+        try:
+            super().start()
+        except (EOFError, OSError) as error:
+            raise PilotError(
+                f"no worker can be forked: {type(error).__name__}",
+                where="pilot serve",
+                mend="See what this machine has left of memory and processes; the lines above may say more.",
+            ) from error
 
 
 def _config(app: PerProcess, settings: Settings, tls: dict[str, Any], workers: int) -> Config:

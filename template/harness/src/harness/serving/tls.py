@@ -101,14 +101,18 @@ def renew(context: ssl.SSLContext, settings: Settings) -> None:
         log.info("the certificate was read anew")
 
 
-def trusting(settings: Settings) -> ssl.SSLContext | bool:
+def trusting(settings: Settings, url: str) -> ssl.SSLContext | bool:
     """What a client of this very service trusts: the usual authorities, and the service's own certificate.
+
+    Args:
+        settings: The pilot's settings.
+        url: The service's address; one without TLS needs no certificate.
 
     Raises:
         PilotError: The certificate cannot be read.
     """
     said = settings.serving
-    if said.tls_certificate is None:
+    if said.tls_certificate is None or not url.lower().startswith("https:"):
         return True
     context = ssl.create_default_context()
     certificate = settings.path(said.tls_certificate)

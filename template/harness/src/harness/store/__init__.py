@@ -4,7 +4,7 @@
 """
 
 from harness.store.batches import Batch, BatchStore, Chunk
-from harness.store.database import Database, StoreUnavailable
+from harness.store.database import Database, StoreUnavailable, file_of
 from harness.store.decisions import Decision, DecisionStore, IdempotencyConflict
 from harness.store.outbox import DeadLetter, Outbox, Parcel, Waiting, put
 from harness.store.outcomes import Outcome, OutcomeStore, Received
@@ -29,5 +29,6 @@ __all__ = [
     "Shadowed",
     "StoreUnavailable",
     "Waiting",
+    "file_of",
     "put",
 ]

@@ -70,8 +70,7 @@ class Database:
         self._where = without_password(url)
         try:
             parsed = _with_driver(sa.make_url(url))
-            lies_in_a_file = parsed.get_backend_name() == "sqlite" and parsed.database not in ("", ":memory:")
-            self.file = Path(parsed.database) if lies_in_a_file and parsed.database else None
+            self.file = _file(parsed)
             if self.file is not None:
                 self.file.parent.mkdir(parents=True, exist_ok=True)
             self.engine = _engine(parsed)
@@ -236,6 +235,19 @@ def _answers(connection: sa.Connection) -> bool:
     except sa.exc.SQLAlchemyError:
         return False
     return True
+
+
+def file_of(url: str) -> Path | None:
+    """The file that holds a store; None where no file does, and for what is no URL."""
+    try:
+        return _file(sa.make_url(url))
+    except sa.exc.ArgumentError:
+        return None
+
+
+def _file(url: sa.URL) -> Path | None:
+    lies_in_a_file = url.get_backend_name() == "sqlite" and url.database not in ("", ":memory:")
+    return Path(url.database) if lies_in_a_file and url.database else None
 
 
 def _with_driver(url: sa.URL) -> sa.URL:
