@@ -42,7 +42,7 @@ MUTANTS = (
     ),
     Mutant(
         "a service ends with the process that its workers are forked from",
-        RUNNING,
+        "serving/forking.py",
         "START_TRIES = 3",
         "START_TRIES = 1",
         WORKERS,

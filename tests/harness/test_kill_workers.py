@@ -195,20 +195,19 @@ import os, signal, sys, threading, time
 from multiprocessing import forkserver
 from pathlib import Path
 
-import uvicorn._subprocess
-from harness.serving import running
+from harness.serving import forking, running
 
 if __name__ == "__main__":
     begun = Path(sys.argv[1])
     begun.unlink()  # this process has imported it too
-    running._begin_importing()
+    forking.begin_importing()
     while not begun.exists():
         time.sleep(0.01)
     pid = forkserver._forkserver._forkserver_pid
     numbers = [getattr(signal, name) for name in sys.argv[2:]]
     sending = threading.Timer(0.2, lambda: [os.kill(pid, number) for number in numbers])
     sending.start()
-    worker = uvicorn._subprocess.spawn.Process(target=os.getpid)
+    worker = running.Forked(target=os.getpid)
     worker.start()
     worker.join()
     print(worker.exitcode, forkserver._forkserver._forkserver_pid == pid)

@@ -28,15 +28,20 @@ def serve(
     ] = None,
 ) -> None:
     """Answer requests for decisions until interrupted."""
+    settings = context.settings()
+    several = workers if workers is not None else settings.serving.workers
+    if several > 1:  # before this process imports the same: there are cores for both
+        from harness.serving.forking import begin_importing
+
+        begin_importing()
     from harness.serving import logs
     from harness.serving.running import serve as listen
 
-    settings = context.settings()
     logs.set_up(debug=context.debug(), form=settings.serving.log_format)
     listen(
         settings,
         host=host if host is not None else settings.serving.host,
         port=port if port is not None else settings.serving.port,
-        workers=workers if workers is not None else settings.serving.workers,
+        workers=several,
         debug=context.debug(),
     )

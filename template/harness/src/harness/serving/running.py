@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import signal
 import socket
 import time
-from multiprocessing import forkserver
-from multiprocessing.context import ForkServerProcess
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,15 +17,13 @@ from uvicorn.supervisors import Multiprocess
 from harness.errors import PilotError
 from harness.serving.asgi import PerProcess, Place
 from harness.serving.connections import Bounds, Config
+from harness.serving.forking import Forked, begin_importing
 from harness.serving.server import listen, prepare
 from harness.serving.tls import renew, tls_options
 from harness.settings import Settings
 
 # A model may take long to load; after that the workers are watched, ready or not.
 START_WITHIN_S = 60
-# The process that workers are forked from may end meanwhile, as for want of memory.
-START_TRIES = 3
-START_AGAIN_S = 0.5
 # A worker that says nothing for so long is taken for hung, and another takes its place.
 HUNG_AFTER_S = 10
 # What is under way when the service is told to end has so long; then it is cut off.
@@ -53,7 +48,7 @@ def serve(settings: Settings, *, host: str, port: int, workers: int = 1, debug: 
     """
     tls = tls_options(settings)
     if workers > 1:
-        _begin_importing()
+        begin_importing()
     prepared = prepare(settings, host)
     listener = listen(host, port)
     url = f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
@@ -67,37 +62,6 @@ def serve(settings: Settings, *, host: str, port: int, workers: int = 1, debug: 
             _several(_config(PerProcess(place), settings, tls, workers), listener, url)
     finally:
         listener.close()
-
-
-def _begin_importing() -> None:
-    """Start the process that workers are forked from, which imports while this one prepares."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["harness.serving.preloaded"])
-    forkserver.ensure_running()
-    # uvicorn has no word for it: it would start a new interpreter for each worker.
-    uvicorn._subprocess.spawn = SimpleNamespace(Process=_Forked)  # type: ignore[assignment]
-
-
-class _Forked(ForkServerProcess):
-    """A worker, also where the process that it is forked from ends just then: Python starts another one."""
-
-    def start(self) -> None:
-        """Have it forked."""
-        for _ in range(START_TRIES - 1):
-            try:
-                super().start()
-            except (EOFError, OSError) as error:
-                log.error("no worker could be forked, and it is tried again: %s", type(error).__name__)
-                time.sleep(START_AGAIN_S)
-            else:
-                return
-        try:
-            super().start()
-        except (EOFError, OSError) as error:
-            raise PilotError(
-                f"no worker can be forked: {type(error).__name__}",
-                where="pilot serve",
-                mend="See what this machine has left of memory and processes; the lines above may say more.",
-            ) from error
 
 
 def _config(app: PerProcess, settings: Settings, tls: dict[str, Any], workers: int) -> Config:
@@ -130,6 +94,8 @@ def _alone(config: Config, listener: socket.socket, settings: Settings) -> None:
 
 
 def _several(config: Config, listener: socket.socket, url: str) -> None:
+    # uvicorn has no word for it: it would start a new interpreter for each worker.
+    uvicorn._subprocess.spawn = SimpleNamespace(Process=Forked)  # type: ignore[assignment]
     supervisor = _Supervisor(config, [listener], url)
     supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
