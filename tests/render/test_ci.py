@@ -261,7 +261,7 @@ def test_packages_of_ones_own_are_left_out_of_an_audit_by_name(rendered: Callabl
         assert "Error 3" in done.stderr
     # The auditor writes every name in small letters with hyphens.
     (programs / "python").write_text(
-        "#!/bin/sh\necho Acme_Scores==1.0\necho acme.rules @ file:///srv/rules\necho jinja2==2.0\n"
+        "#!/bin/sh\necho Acme_Scores==1.0\necho acme.rules @ git+ssh://acme.example/rules\necho jinja2==2.0\n"
     )
     for own, left in (("acme-scores acme-rules", "1 of the 1"), ("acme-scores", "2 of the 2")):
         done = subprocess.run([*command, f"OWN_PACKAGES={own}"], cwd=pilot, capture_output=True, text=True)
