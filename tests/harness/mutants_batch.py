@@ -175,9 +175,9 @@ MUTANTS = (
         "an answer of another length is taken",
         BULK,
         "if scores != 8 * rows or",
-        "if scores < 0 or",
+        "if not isinstance(scores, int) or scores < 0 or",
         TESTS,
-        "no_score_for_each",
+        "another_number_of_scores",
     ),
     Mutant(
         "records that stand there twice are decided twice",

@@ -8,11 +8,13 @@ import os
 import random
 import shutil
 import signal
+import socket
 import time
 import uuid
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -215,6 +217,7 @@ def test_buckets_are_drawn_anew_when_another_group_comes_into_force(tiny: Any) -
     assert [asked.permissions[at].bucket for at in asked.index] == [
         control.permission(name).bucket for name in named
     ]
+    assert len(asked.permissions) <= 101  # each bucket was asked about, and not each entity
 
 
 def test_without_a_state_or_with_a_stop_the_fallback_decides_everything(decide: Any, tiny: Any) -> None:
@@ -378,6 +381,26 @@ def test_what_is_no_score_for_each_record_is_none(
     rows(8).write_parquet(brought)
     told = decide()
     assert {who for who, _ in told.counts} == {"fallback"}
+
+
+@pytest.mark.parametrize("scores", [8, 24, 0, -8, "16"])
+def test_a_process_that_sends_another_number_of_scores_has_answered_nothing(
+    monkeypatch: pytest.MonkeyPatch, scores: Any
+) -> None:
+    """Whatever runs in it: two records were asked about, and a score has eight bytes."""
+    from harness.serving.breaker import Rule
+    from harness.serving.bulk import BulkModel
+    from harness.serving.processes import ModelDied
+    from harness.serving.wire import encode
+
+    here, there = socket.socketpair()
+    sent = encode({"id": 8, "scores": scores, "reasons": 2})
+    there.sendall(sent + b"\0" * (scores if isinstance(scores, int) and scores > 0 else 0) + b"[]")
+    model = BulkModel(Path("models"), "a" * 64, reasons=0, budget_s=10, rule=Rule())
+    process = SimpleNamespace(connection=here, asked=7)
+    monkeypatch.setattr(model, "_ready", lambda: process)
+    with here, there, pytest.raises(ModelDied, match="no answer"):
+        model._ask(pa.table({"x": [1.0, 2.0]}), 10.0)
 
 
 def test_a_model_whose_package_is_missing_leaves_everything_to_the_fallback(decide: Any, tiny: Any) -> None:
