@@ -29,7 +29,7 @@ MUTANTS = (
     Mutant(
         "a change of the schema is outside the transaction",
         DATABASE,
-        "    connection.isolation_level = None\n",
+        '    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")\n',
         "",
         MIGRATED,
         "half_way",
