@@ -163,12 +163,12 @@ MUTANTS = (
         "no_column",
     ),
     Mutant(
-        "a body that ends early is an error of the service",
+        "a body that ends early is taken for whole",
         STRICT,
         '        if message["type"] == "http.disconnect":\n',
         "        if False:\n",
-        LINES,
-        "ends_early",
+        "test_serving_straight.py",
+        "vanished",
     ),
     Mutant(
         "a stop whose caller has gone stops nothing",

@@ -89,6 +89,39 @@ def test_where_the_path_begins_elsewhere_the_router_finds_it(tiny: Any) -> None:
         assert client.post("/decide", json=tiny.record).status_code == 200
 
 
+SCOPE = {
+    "type": "http",
+    "method": "POST",
+    "path": "/decide",
+    "query_string": b"",
+    "headers": [(b"content-type", b"application/json")],
+    "http_version": "1.1",
+    "scheme": "http",
+    "client": ("127.0.0.1", 1),
+    "server": ("127.0.0.1", 2),
+}
+
+
+@pytest.mark.parametrize("straight", [True, False])
+def test_a_record_whose_sender_vanished_before_its_end_is_not_decided(tiny: Any, straight: bool) -> None:
+    """Though what came of it may be a record: nobody knows what was to follow."""
+    tiny.offered()
+    app = app_of(tiny, straight)
+    record = json.dumps(tiny.record).encode()
+    coming = [{"type": "http.request", "body": record, "more_body": True}, {"type": "http.disconnect"}]
+    sent = []
+
+    async def receive() -> Any:
+        return coming.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message.get("status"))
+
+    asyncio.run(app({**SCOPE}, receive, send))
+    assert sent[0] == 400
+    assert _service(app).store.latest(1) == []
+
+
 @pytest.mark.parametrize("straight", [True, False])
 def test_a_model_s_decision_is_under_way_until_its_answer_was_sent(tiny: Any, straight: bool) -> None:
     tiny.offered()
@@ -96,17 +129,6 @@ def test_a_model_s_decision_is_under_way_until_its_answer_was_sent(tiny: Any, st
     underway = _service(app).underway
     counted = []
     record = json.dumps(tiny.record).encode()
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/decide",
-        "query_string": b"",
-        "headers": [(b"content-type", b"application/json")],
-        "http_version": "1.1",
-        "scheme": "http",
-        "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 2),
-    }
 
     async def receive() -> Any:
         return {"type": "http.request", "body": record}
@@ -114,6 +136,6 @@ def test_a_model_s_decision_is_under_way_until_its_answer_was_sent(tiny: Any, st
     async def send(message: Any) -> None:
         counted.append((message["type"], message.get("status", 0), underway.count().under_way))
 
-    asyncio.run(app(scope, receive, send))
+    asyncio.run(app({**SCOPE}, receive, send))
     assert counted == [("http.response.start", 200, 1), ("http.response.body", 0, 1)]
     assert (underway.count().under_way, underway.count().last is None) == (0, False)
