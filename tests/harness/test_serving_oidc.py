@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, get_args
+from urllib.parse import urlsplit
 
 import jwt
 import pytest
@@ -263,9 +264,10 @@ class Issuer:
             def do_GET(self) -> None:
                 outer.asked += 1
                 outer.hold.wait(20)
-                self.send_response(302 if outer.redirect else 200)
-                if outer.redirect:
-                    self.send_header("Location", outer.redirect)
+                elsewhere = outer.redirect if self.path != urlsplit(outer.redirect).path else ""
+                self.send_response(302 if elsewhere else 200)
+                if elsewhere:
+                    self.send_header("Location", elsewhere)
                 self.send_header("Content-Length", str(len(outer.content)))
                 self.end_headers()
                 self.wfile.write(outer.content)
@@ -335,7 +337,7 @@ def test_an_answer_from_elsewhere_or_without_end_is_no_news(
     made = build_oidc(rule(jwks_url=issuer.url), tmp_path)
     assert made is not None
     if wrong == "a redirect":
-        issuer.redirect = issuer.url
+        issuer.redirect = f"{issuer.url}/elsewhere"  # where the keys would be
     else:
         issuer.content += b" " * (1 << 20)
     assert not made.look()
