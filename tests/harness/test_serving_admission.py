@@ -89,9 +89,12 @@ def test_the_service_runs_on_the_quick_event_loop_and_parser(tiny: Any) -> None:
     config = running._config(PerProcess(), load_settings(tiny.root), {}, 1)
     config.load()
     assert issubclass(config.http_protocol_class, HttpToolsProtocol)
-    factory = config.get_loop_factory()
-    assert factory is accepting.Loop
-    assert issubclass(accepting.Loop, uvloop.Loop)
+    loop = config.get_loop_factory()()
+    loop.close()
+    assert isinstance(loop, accepting.Loop)
+    assert isinstance(loop, uvloop.Loop)
+    assert config.balance is None
+    assert running._config(PerProcess(), load_settings(tiny.root), {}, 2).balance is not None
 
 
 def test_a_process_that_serves_hands_over_quickly_and_leaves_what_stays_alone(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import resource
@@ -20,6 +21,7 @@ import pytest
 import uvicorn
 
 from harness.serving import connections
+from harness.serving.balance import Balance
 from harness.serving.connections import RESERVED_FILES, Bounds, Config, raise_file_limit
 from harness.serving.server import listen
 
@@ -86,7 +88,7 @@ def answered(running: Any, body: Any, times: int = 20) -> list[float]:
 
 
 async def small(scope: Any, receive: Any, send: Any) -> None:
-    """Answers a request when its body is complete; /at-once before, and /large with much."""
+    """Answers a request when its body is complete; /at-once before, /slow late, and /large in many parts."""
     assert scope["type"] == "http"
     while scope["path"] != "/at-once":
         message = await receive()
@@ -96,11 +98,13 @@ async def small(scope: Any, receive: Any, send: Any) -> None:
             break
     # What came as trailers must not have become headers.
     seen = json.dumps([name.decode() for name, _ in scope["headers"]]).encode()
-    body = b"x" * 4_000_000 if scope["path"] == "/large" else seen
-    await send(
-        {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]}
-    )
-    await send({"type": "http.response.body", "body": body})
+    if scope["path"] == "/slow":
+        await asyncio.sleep(1.5)
+    parts = [b"x" * 100_000] * 100 if scope["path"] == "/large" else [seen]
+    length = b"%d" % sum(map(len, parts))
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+    for number, part in enumerate(parts, 1):
+        await send({"type": "http.response.body", "body": part, "more_body": number < len(parts)})
 
 
 @dataclass
@@ -116,11 +120,12 @@ def listening() -> Iterator[Callable[..., Listening]]:
     """Start a server that keeps these bounds around a small application."""
     started: list[tuple[Listening, threading.Thread]] = []
 
-    def start(most: int = 100, within_s: float = 0.6) -> Listening:
+    def start(most: int = 100, within_s: float = 0.6, balance: Balance | None = None) -> Listening:
         listener = listen("127.0.0.1", 0)
         config = Config(
             small,
             Bounds(most, within_s),
+            balance,
             lifespan="off",
             log_config=None,
             log_level="warning",
@@ -320,6 +325,24 @@ def test_idle_connections_give_up_their_place_to_whoever_asks(
         assert not any(ended(line) for line in later[-30:]), "who waits longest goes first"
 
 
+def test_other_workers_are_told_how_many_lines_there_are_as_they_come_and_go(
+    listening: Callable[..., Listening], wait: Callable[..., Any]
+) -> None:
+    told = []
+
+    class Shared(Balance):
+        def tell(self, held: int) -> None:
+            told.append(held)
+
+    running = listening(within_s=600, balance=Shared(2))
+    with lines(running, 3) as made:
+        wait(lambda: told[-1] == 3)
+        made[0].close()
+        wait(lambda: told[-1] == 2, within=0.5)  # and not only with the next second
+        answered(running, {}, 1)
+    wait(lambda: told[-1] == 0)
+
+
 def test_when_every_place_is_in_use_a_newcomer_is_told_so(
     listening: Callable[..., Listening], wait: Callable[..., Any]
 ) -> None:
@@ -342,6 +365,9 @@ def test_one_line_serves_many_requests_and_is_never_late(running: Any) -> None:
             time.sleep(0.3)
             line.sendall(START + b"Content-Length: 2\r\n\r\n{}")
             assert status(line.recv(65_536)) == 200
+        # What was sent whole is not late, however long its answer takes.
+        line.sendall(START.replace(b"/decide", b"/slow") + b"Content-Length: 2\r\n\r\n{}")
+        assert status(line.recv(65_536)) == 200
         two = START + b"Content-Length: 2\r\n\r\n{}"
         line.sendall(two + two)
         content = b""

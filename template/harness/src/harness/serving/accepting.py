@@ -4,6 +4,8 @@ libuv, on which uvloop stands, accepts one connection in each of its turns. Whil
 callers out among workers, and nobody waits. In a process that is busy they are not short, and callers who
 come together wait one turn after the other, before anybody has looked at what they ask: of 1,000 that came at
 once 700 waited for more than five seconds, where those who were in got an answer in a third of one.
+
+Nor does whoever looks first take all whom it finds, where workers share a socket: harness.serving.balance.
 """
 
 from __future__ import annotations
@@ -21,12 +23,24 @@ from typing import Any
 
 import uvloop
 
+from harness.serving.balance import Balance
+
 # In a shorter turn than this a worker has little to do, takes up one, and leaves the next to its neighbours.
 SHORT_S = 0.002
 # In a longer one, one for each part of it that is so long.
 EACH_S = 0.00025
 # Whoever is in is not to wait for whoever comes.
 MOST_TOGETHER = 64
+# A worker that holds more than another by more than this leaves to it who comes, looks again so often, and
+# takes them up itself when the others have had no time for so long.
+MORE = 1
+# However many wait, it takes up together no more than what brings it so far beyond the others, and a share of
+# what it holds: what was taken up once stays.
+BEYOND = 4
+BEYOND_SHARE = 1 / 8
+LEAVES_S = 0.002
+LEAVES_FOR_S = 0.05
+TELLS_EVERY_S = 1.0
 # Without a file or memory for one more, looking again at once would help nobody.
 AGAIN_AFTER_S = 1.0
 NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -44,6 +58,8 @@ class Accepting:
         listener: The socket.
         protocols: Makes the protocol of each connection.
         tls: What callers are spoken to with; None in plain text.
+        balance: What the processes hold that have copies; None where this is the only one.
+        held: How many connections this process holds.
     """
 
     def __init__(
@@ -52,46 +68,108 @@ class Accepting:
         listener: socket.socket,
         protocols: Protocols,
         tls: ssl.SSLContext | None,
+        balance: Balance | None = None,
+        held: Callable[[], int] = lambda: 0,
     ) -> None:
         self._loop = loop
         self._listener = listener
         self._protocols = protocols
         self._tls = tls
+        self._balance = balance
+        self._held = held
         self._open = True
+        self._leaves_until = math.inf  # while it leaves callers to others
+        self._patient = True  # whether it leaves any to others
         self._left_at = math.inf  # when it last left callers waiting
+        self._next_turn: asyncio.Handle = loop.call_soon(self._nobody_waits)
         # asyncio keeps no task alive that nobody holds.
         self._greeting: set[asyncio.Task[Any]] = set()
         listener.setblocking(False)
         loop.add_reader(listener.fileno(), self._accept)
+        if balance is not None:
+            self._tell(balance)
 
     def close(self) -> None:
         """Take up nobody any more; who was taken up stays."""
         if self._open:
             self._open = False
             self._loop.remove_reader(self._listener.fileno())
+            if self._balance is not None:
+                self._balance.leave()
 
     async def wait_closed(self) -> None:
         """Nothing is left to wait for: who was taken up is the protocol's business."""
 
     def _accept(self) -> None:
-        turn_s = time.monotonic() - self._left_at
-        for _ in range(1 if turn_s < SHORT_S else min(MOST_TOGETHER, int(turn_s / EACH_S))):
+        now = time.monotonic()
+        lacks = self._lacks()
+        if lacks < -MORE and self._patient:
+            self._leaves_until = now + LEAVES_FOR_S
+            self._loop.remove_reader(self._listener.fileno())
+            self._loop.call_later(LEAVES_S, self._left_to_others)
+            return
+        took = self._take_up(self._together(lacks, now - self._left_at))
+        if self._balance is not None:
+            self._balance.tell(self._holds())
+        if took:
+            self._left_at = time.monotonic()
+            self._next_turn = self._loop.call_soon(self._turn)
+
+    def _take_up(self, most: int) -> bool:
+        """Take up so many, if there are as many. Returns whether there may be more."""
+        self._next_turn.cancel()
+        for _ in range(most):
             try:
                 caller, _address = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                self._left_at = math.inf
-                return
+                self._nobody_waits()
+                return False
             except OSError as error:
                 if error.errno not in NO_ROOM:
                     raise
                 log.error("callers wait: %s", error.strerror)
                 self._loop.remove_reader(self._listener.fileno())
                 self._loop.call_later(AGAIN_AFTER_S, self._again)
-                return
+                return False
             task = self._loop.create_task(self._greet(caller))
             self._greeting.add(task)
             task.add_done_callback(self._greeting.discard)
-        self._left_at = time.monotonic()
+        return True
+
+    def _together(self, lacks: float, turn_s: float) -> int:
+        """How many to take up in this turn, after one that took so long."""
+        waiting = turn_s / EACH_S if turn_s >= SHORT_S else 1
+        if self._patient and math.isfinite(lacks):
+            beyond = BEYOND + BEYOND_SHARE * self._holds()
+            waiting = max(lacks, min(waiting, lacks + beyond), 1)
+        return int(min(waiting, MOST_TOGETHER))
+
+    def _turn(self) -> None:
+        # After this the loop looks at the socket; when it comes here again, nobody was there.
+        self._next_turn = self._loop.call_soon(self._nobody_waits)
+
+    def _nobody_waits(self) -> None:
+        self._left_at = math.inf
+        self._patient = True
+
+    def _holds(self) -> int:
+        return self._held() + len(self._greeting)
+
+    def _lacks(self) -> float:
+        """How many fewer it holds than any other; infinity without others."""
+        return math.inf if self._balance is None else self._balance.fewest() - self._holds()
+
+    def _left_to_others(self) -> None:
+        self._patient = time.monotonic() < self._leaves_until
+        if self._patient and self._lacks() < -MORE:
+            self._loop.call_later(LEAVES_S, self._left_to_others)
+        else:
+            self._again()
+
+    def _tell(self, balance: Balance) -> None:
+        if self._open:
+            balance.tell(self._holds())
+            self._loop.call_later(TELLS_EVERY_S, self._tell, balance)
 
     def _again(self) -> None:
         if self._open:
@@ -103,7 +181,15 @@ class Accepting:
 
 
 class Loop(uvloop.Loop):
-    """uvloop's, except for how it listens on a socket that it is given."""
+    """uvloop's, except for how it listens on a socket that it is given.
+
+    Attributes:
+        balance: What the processes hold that listen on the same; None where this is the only one.
+        held: How many connections this process holds.
+    """
+
+    balance: Balance | None = None
+    held: Callable[[], int] = staticmethod(lambda: 0)
 
     async def create_server(self, *arguments: Any, **options: Any) -> Any:
         """Listen."""
@@ -111,4 +197,4 @@ class Loop(uvloop.Loop):
         if listener is None:
             return await super().create_server(*arguments, **options)
         listener.listen(options.get("backlog", socket.SOMAXCONN))
-        return Accepting(self, listener, arguments[0], options.get("ssl"))
+        return Accepting(self, listener, arguments[0], options.get("ssl"), self.balance, self.held)

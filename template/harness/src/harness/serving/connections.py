@@ -20,6 +20,8 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from harness.serving.accepting import Loop
+from harness.serving.balance import Balance
 from harness.serving.door import HEADERS
 
 MOST_HEADERS = 64
@@ -31,7 +33,6 @@ MOST_CHUNKING = 8
 # Files that are open besides: databases, logs, models' processes.
 RESERVED_FILES = 256
 LOOK_EVERY_S = 1.0
-LOOP = "harness.serving.accepting:Loop"
 
 log = logging.getLogger("harness.serving")
 
@@ -76,13 +77,19 @@ class Config(uvicorn.Config):
     Args:
         app: The application.
         bounds: The bounds.
+        balance: What the workers hold that listen on one socket; None where there is one process.
         options: uvicorn's.
     """
 
-    def __init__(self, app: Any, bounds: Bounds, **options: Any) -> None:
-        super().__init__(app, http=Bounded, ws="none", loop=LOOP, **options)
+    def __init__(self, app: Any, bounds: Bounds, balance: Balance | None = None, **options: Any) -> None:
+        super().__init__(app, http=Bounded, ws="none", **options)
         self.bounds = bounds
+        self.balance = balance
         self._keeper: Keeper | None = None
+
+    def get_loop_factory(self) -> Callable[[], asyncio.AbstractEventLoop]:
+        """What makes the event loop."""
+        return self._loop
 
     def keeper(self) -> Keeper:
         """What keeps the bounds of this process; it is made when the first connection comes."""
@@ -90,11 +97,17 @@ class Config(uvicorn.Config):
             self._keeper = Keeper(self.bounds)
         return self._keeper
 
+    def _loop(self) -> Loop:
+        made = Loop()
+        made.balance, made.held = self.balance, lambda: self.keeper().held
+        return made
+
 
 class Keeper:
     """Knows for what each connection waits, and since when; in each table the oldest stands first.
 
     Attributes:
+        held: How many there are.
         waiting: Those that have sent no whole headers since their last answer.
         arriving: Those whose body is not complete.
         stuck: Those that do not take their answer.
@@ -102,6 +115,7 @@ class Keeper:
 
     def __init__(self, bounds: Bounds) -> None:
         self.most = raise_file_limit(bounds.connections)
+        self.held = 0
         self.waiting: dict[Bounded, float] = {}
         self.arriving: dict[Bounded, float] = {}
         self.stuck: dict[Bounded, float] = {}
@@ -166,6 +180,7 @@ class Bounded(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A place is taken, or the connection is refused."""
         super().connection_made(transport)
+        self._keeper.held += 1
         if not self._keeper.room(len(self.connections)):
             self._refuse(FULL)
             return
@@ -173,8 +188,11 @@ class Bounded(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The place is free."""
+        self._keeper.held -= 1
         self._keeper.forget(self)
         super().connection_lost(exc)
+        if self.config.balance is not None:
+            self.config.balance.tell(self._keeper.held)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, unless it is more than a request has."""

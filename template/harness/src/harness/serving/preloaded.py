@@ -26,6 +26,7 @@ import httptools  # noqa: E402, F401
 import uvloop  # noqa: E402, F401
 
 import harness.serving.asgi  # noqa: E402
+import harness.serving.connections  # noqa: E402
 import harness.serving.delivery  # noqa: E402
 import harness.serving.running  # noqa: E402
 import harness.serving.tracing  # noqa: E402, F401

@@ -16,6 +16,7 @@ from uvicorn.supervisors import Multiprocess
 
 from harness.errors import PilotError
 from harness.serving.asgi import PerProcess, Place
+from harness.serving.balance import Balance
 from harness.serving.connections import Bounds, Config
 from harness.serving.forking import Forked, begin_importing
 from harness.serving.server import listen, prepare
@@ -69,6 +70,7 @@ def _config(app: PerProcess, settings: Settings, tls: dict[str, Any], workers: i
     return Config(
         app,
         bounds,
+        Balance(workers) if workers > 1 else None,
         workers=workers,
         lifespan="on",
         log_config=None,
