@@ -113,6 +113,14 @@ MUTANTS = (
         "forked_while_it_serves",
     ),
     Mutant(
+        "a forked process answers with its parent's application",
+        ASGI,
+        "app = self._app if self._pid == os.getpid() else None",
+        "app = self._app",
+        WORKERS,
+        "forked_while_it_serves",
+    ),
+    Mutant(
         "under another server the sandbox is open",
         SERVER,
         "host=UNKNOWN if host is None else host",

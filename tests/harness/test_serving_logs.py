@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
+import select
 import sqlite3
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -176,3 +182,113 @@ def test_what_a_database_says_of_a_value_is_not_repeated() -> None:
         sa.exc.OperationalError("insert ...", {"plot": MARK}, sqlite3.OperationalError("disk is full"))
     )
     assert told == "disk is full"
+
+
+class Written:
+    """A stream that keeps each write apart."""
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+        self.full = False
+
+    def write(self, text: str) -> int:
+        if self.full:
+            raise OSError(errno.ENOSPC, "no space")
+        self.parts.append(text)
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+
+@pytest.fixture
+def lined(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[logging.Logger, Written]]:
+    """A root logger whose only handler is ours, and what it wrote."""
+    stream, handler, root = Written(), logs.Lined(), logging.getLogger()
+    handler.setStream(stream)  # type: ignore[arg-type]
+    monkeypatch.setattr(root, "handlers", [handler])
+    before = root.level
+    root.setLevel(logging.INFO)
+    yield logging.getLogger("harness.serving"), stream
+    root.setLevel(before)
+
+
+def test_lines_of_a_block_are_written_together_whole_and_in_order(
+    lined: tuple[logging.Logger, Written],
+) -> None:
+    """In parts that a pipe keeps together, whoever else writes to it."""
+    log, written = lined
+    lines = [f"{number} {'ä' * 100}" for number in range(100)]
+    log.info("before")
+    with logs.together():
+        for line in lines:
+            log.info("%s", line)
+        assert written.parts == ["before\n"]
+    log.info("after")
+    assert "".join(written.parts).splitlines() == ["before", *lines, "after"]
+    assert all(part.endswith("\n") and len(part.encode()) <= select.PIPE_BUF for part in written.parts)
+    assert len(written.parts) == 2 + 5  # 20 of these lines fit
+
+
+def test_a_line_that_is_too_long_for_that_is_written_alone(lined: tuple[logging.Logger, Written]) -> None:
+    log, written = lined
+    with logs.together():
+        for line in ("short", "x" * select.PIPE_BUF, "short"):
+            log.info("%s", line)
+    assert [len(part) for part in written.parts] == [6, select.PIPE_BUF + 1, 6]
+
+
+def test_what_other_threads_log_meanwhile_is_written_at_once(lined: tuple[logging.Logger, Written]) -> None:
+    log, written = lined
+    with logs.together():
+        log.info("kept")
+        thread = threading.Thread(target=log.info, args=("at once",))
+        thread.start()
+        thread.join()
+        with logs.together():  # within another one it is the same block
+            log.info("kept too")
+        assert written.parts == ["at once\n"]
+    assert written.parts == ["at once\n", "kept\nkept too\n"]
+
+
+def test_a_block_that_fails_has_said_what_it_said(lined: tuple[logging.Logger, Written]) -> None:
+    log, written = lined
+    with suppress(ZeroDivisionError), logs.together():
+        log.info("before it failed")
+        raise ZeroDivisionError
+    log.info("later")
+    assert written.parts == ["before it failed\n", "later\n"]
+
+
+def test_a_log_that_cannot_be_written_keeps_nobody_from_an_answer(
+    tiny: Any, lined: tuple[logging.Logger, Written]
+) -> None:
+    tiny.offered()
+    lined[1].full = True
+    assert tiny.service().decide(tiny.parsed()).served_by == "model"
+    assert lined[1].parts == []
+
+
+def test_the_lines_of_what_is_recorded_together_are_written_together(
+    tiny: Any, lined: tuple[logging.Logger, Written]
+) -> None:
+    tiny.offered()
+    kill(tiny.control, reason="stop")
+    deciding = tiny.service()
+    holding = threading.Event()
+    recorded = deciding.store.record_all
+
+    def slowly(made: Any) -> Any:
+        holding.wait(5)
+        return recorded(made)
+
+    deciding.store.record_all = slowly
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(deciding.decide, tiny.parsed()) for _ in range(8)]
+        while deciding.waiting < 8:
+            time.sleep(0.001)
+        holding.set()
+        ids = {each.result().decision_id for each in asked}
+    parts = [part for part in lined[1].parts if "decision" in part]
+    assert len(parts) <= 2
+    assert {line.split()[1] for part in parts for line in part.splitlines()} == ids

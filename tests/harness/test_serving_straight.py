@@ -76,7 +76,7 @@ def test_decisions_go_straight(tiny: Any) -> None:
     """Or the test above compares one way with itself."""
     tiny.offered()
     app = app_of(tiny, True)
-    assert isinstance(app.build_middleware_stack(), Straight)
+    assert isinstance(app.whole, Straight)
     routes = [each for each in app.router.routes if isinstance(each, APIRoute) and each.path == "/decide"]
     app.router.routes.remove(routes[0])
     with TestClient(app) as client:

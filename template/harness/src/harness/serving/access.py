@@ -257,12 +257,25 @@ def _counted(request: Request, rates: Rates, caller: Caller) -> dict[str, str]:
     return left.headers
 
 
+def header(request: Request, name: bytes) -> str | None:
+    """A header's value, the first where there are several; None where it was not sent.
+
+    Args:
+        request: The request.
+        name: The header's, in small letters.
+    """
+    for each, value in request.scope["headers"]:
+        if each == name:
+            return str(value, "latin-1")
+    return None
+
+
 def _check(request: Request, scope: Scope) -> Caller:
     access: Access = request.app.state.access
     # The route's own path, which nobody outside has written.
     route = request.scope["route"]
     of = f"{request.method} {route.path}"
-    return access.check(request.headers.get("authorization"), scope, of=of)
+    return access.check(header(request, b"authorization"), scope, of=of)
 
 
 async def refused(request: Request, error: Exception) -> JSONResponse:

@@ -27,7 +27,7 @@ from harness.serving.calls import Overloaded
 from harness.serving.deadlines import Deadlines
 from harness.serving.followed import NOBODY, Followed
 from harness.serving.handed import Handed
-from harness.serving.logs import failed
+from harness.serving.logs import failed, together
 from harness.serving.tracing import NOTHING, Span
 from harness.serving.underway import Passage
 from harness.store import Decision, IdempotencyConflict, StoreUnavailable
@@ -348,13 +348,14 @@ class Recorder:
             self.settle([(asked, error) for asked, _ in waiting])
             return
         results: list[tuple[Asked, Result]] = []
-        for (asked, outcome), own, stands in zip(waiting, made, standing, strict=True):
-            if isinstance(stands, Decision):
-                try:
-                    self._recorded(asked, outcome, own, stands)
-                except Exception as error:  # it is on record, whatever cannot be said of it
-                    failed("a decision is on record, and what follows it failed", error)
-            results.append((asked, stands))
+        with together():
+            for (asked, outcome), own, stands in zip(waiting, made, standing, strict=True):
+                if isinstance(stands, Decision):
+                    try:
+                        self._recorded(asked, outcome, own, stands)
+                    except Exception as error:  # it is on record, whatever cannot be said of it
+                        failed("a decision is on record, and what follows it failed", error)
+                results.append((asked, stands))
         ended = time.monotonic()
         self._lag_s = max(ended - asked.behind for asked, _ in waiting)
         self.settle(results)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Body, FastAPI, Header, Request, Response
+from fastapi import Body, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from harness import __version__
 from harness.control import StateUnreadable
 from harness.serving import followed, outcomes, schema, scrape, stopping, tracing
-from harness.serving.access import Access, Guarded, Refused, refused, requires
+from harness.serving.access import Access, Guarded, Refused, header, refused, requires
 from harness.serving.calls import Overloaded
 from harness.serving.door import PLAIN, Door, TooMany, not_here, too_many, unwelcome
 from harness.serving.observed import WHY, Observed
@@ -78,7 +78,7 @@ def create_app(
     root: Path | None = None,
     most_bytes: int = 64 * 1024,
     tls: bool = False,
-) -> FastAPI:
+) -> Served:
     """The application: decide, outcomes, control/kill, metrics, ``/health`` and ``/ready``.
 
     The last two are open to everybody, because a stop asks ``/health`` whether it was heard; what is behind
@@ -134,8 +134,8 @@ def create_app(
     )
     route = app.router.routes[-1]
     assert isinstance(route, APIRoute)
-    app.around = lambda stack: Straight(
-        stack, route=route, refusals=HANDLERS, metrics=service.metrics, tls=tls
+    app.around = lambda inner: Straight(
+        inner, app=app, route=route, refusals=HANDLERS, metrics=service.metrics, tls=tls
     )
     # What is added first is the innermost.
     app.add_middleware(Answering)
@@ -212,7 +212,8 @@ def _answered_by(handler: Callable[[Request], Awaitable[Response]]) -> type[APIR
 
 async def _record(request: Request, model: type[schema.Request]) -> dict[str, Any]:
     try:
-        return dict(model.model_validate(await request.json()))
+        # Not dict(...), which goes through the fields one by one.
+        return dict(vars(model.model_validate(await request.json())))
     except ValidationError as error:
         told = error.errors(include_input=False, include_url=False)
         raise RequestValidationError([{**each, "loc": ("body", *each["loc"])} for each in told]) from error
@@ -220,13 +221,13 @@ async def _record(request: Request, model: type[schema.Request]) -> dict[str, An
 
 def _key(request: Request) -> str | None:
     """The caller's name for the request, within the names that are the same token's."""
-    given = request.headers.get("idempotency-key")
+    given = header(request, b"idempotency-key")
     if given is None:
         return None
     if not KEY.fullmatch(given):
         raise _KeyInvalid
     access = request.app.state.access
-    caller = access.check(request.headers.get("authorization"), "decide", of="POST /decide")
+    caller = access.check(header(request, b"authorization"), "decide", of="POST /decide")
     return f"{caller.name}:{given}"
 
 

@@ -83,6 +83,7 @@ class PerProcess:
         self._prepared = prepared
         self._pid = 0
         self._starting: asyncio.Future[Application] | None = None
+        self._app: Application | None = None
         self._stack = AsyncExitStack()
         # What a process had before it was forked stays open in this one: closing it would say goodbye to a
         # database in the name of the other.
@@ -102,12 +103,14 @@ class PerProcess:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
-        try:
-            app = await self._here()
-        except PilotError as error:
-            log.error("%s", error)
-            await JSONResponse({"error": "not_started"}, 503, headers=PLAIN)(scope, receive, send)
-            return
+        app = self._app if self._pid == os.getpid() else None
+        if app is None:
+            try:
+                app = await self._here()
+            except PilotError as error:
+                log.error("%s", error)
+                await JSONResponse({"error": "not_started"}, 503, headers=PLAIN)(scope, receive, send)
+                return
         try:
             await app(scope, receive, send)
         except Exception as error:
@@ -138,11 +141,12 @@ class PerProcess:
         """
         if self._starting is None or self._pid != os.getpid():
             self._inherited.append((self._starting, self._stack))
-            self._pid, self._stack = os.getpid(), AsyncExitStack()
+            self._pid, self._stack, self._app = os.getpid(), AsyncExitStack(), None
             self._starting = asyncio.ensure_future(self._start(self._stack))
         starting = self._starting
         try:
-            return await asyncio.shield(starting)
+            self._app = await asyncio.shield(starting)
+            return self._app
         except Exception as error:
             if self._starting is starting:
                 self._starting = None
@@ -192,7 +196,7 @@ class PerProcess:
             log.info("worker %d is ready", os.getpid())
         elif place is not None:
             log.info("listening on %s", url)
-        return app
+        return app.whole
 
 
 async def _keep(again: Callable[[], None]) -> None:

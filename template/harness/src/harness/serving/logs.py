@@ -14,9 +14,13 @@ import json
 import logging
 import math
 import sys
+import threading
 import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from select import PIPE_BUF
 from types import TracebackType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TextIO, TypeAlias
 
 from harness.errors import place
 from harness.serving.followed import followed
@@ -115,8 +119,80 @@ class Objects(Lines):
 _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
+class Lined(logging.StreamHandler[TextIO]):
+    """Writes each line as it comes, or those of a block with few writes.
+
+    Several processes may write to one pipe, where no more than PIPE_BUF bytes stay together.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._here = threading.local()
+
+    @contextmanager
+    def block(self) -> Iterator[None]:
+        """What this thread logs meanwhile is written at the end."""
+        if self._kept() is not None:
+            yield
+            return
+        kept: list[tuple[str, logging.LogRecord]] = []
+        self._here.kept = kept
+        try:
+            yield
+        finally:
+            self._here.kept = None
+            self._write(kept)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, or keep it for the end of the block."""
+        kept = self._kept()
+        if kept is None:
+            super().emit(record)
+            return
+        try:
+            kept.append((self.format(record) + self.terminator, record))
+        except Exception:
+            self.handleError(record)
+
+    def _kept(self) -> list[tuple[str, logging.LogRecord]] | None:
+        return getattr(self._here, "kept", None)
+
+    def _write(self, kept: Iterable[tuple[str, logging.LogRecord]]) -> None:
+        together: list[str] = []
+        size = 0
+        for line, record in kept:
+            length = len(line.encode(errors="replace"))
+            if together and size + length > PIPE_BUF:
+                self._write_lines(together, record)
+                together, size = [], 0
+            together.append(line)
+            size += length
+        if together:
+            self._write_lines(together, record)
+
+    def _write_lines(self, lines: Sequence[str], record: logging.LogRecord) -> None:
+        self.acquire()
+        try:
+            self.stream.write("".join(lines))
+            self.flush()
+        except Exception:
+            self.handleError(record)
+        finally:
+            self.release()
+
+
 def _traceback(ei: _Raised) -> str:
     return logging.Formatter().formatException(ei)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """What this thread logs meanwhile is written at the end, with few writes; not by others' handlers."""
+    with ExitStack() as blocks:
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, Lined):
+                blocks.enter_context(handler.block())
+        yield
 
 
 def set_up(*, debug: bool, form: LogFormat = "auto") -> None:
@@ -133,7 +209,7 @@ def set_up(*, debug: bool, form: LogFormat = "auto") -> None:
     root = logging.getLogger()
     own = [handler for handler in root.handlers if isinstance(handler.formatter, Lines)]
     if not root.handlers:
-        own = [logging.StreamHandler()]
+        own = [Lined()]
         root.addHandler(own[0])
         root.setLevel(logging.INFO)
     for handler in own:

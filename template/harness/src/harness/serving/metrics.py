@@ -151,7 +151,10 @@ class Metrics:
 
     def __init__(self, root: Path, *, budget_s: float) -> None:
         self.families = families(budget_s)
-        self._bounds = {each.name: each.bounds for each in self.families}
+        self._bounds = {
+            each.name: (each.bounds, (*(f"{bound:g}" for bound in each.bounds), "+Inf"))
+            for each in self.families
+        }
         # What counts other things counts elsewhere: its sums would not be sums of the same.
         layout = hashlib.sha256(repr(self.families).encode()).hexdigest()[:12]
         largest = frozenset(each.name for each in self.families if each.largest)
@@ -172,10 +175,8 @@ class Metrics:
 
     def observe(self, name: str, value: float, *labels: str) -> None:
         """Add a value to a histogram."""
-        bounds = self._bounds[name]
-        at = bisect_left(bounds, value)
-        bound = f"{bounds[at]:g}" if at < len(bounds) else "+Inf"
-        self._series.add(self._key(name, *labels, bound))
+        bounds, called = self._bounds[name]
+        self._series.add(self._key(name, *labels, called[bisect_left(bounds, value)]))
         self._series.add(self._key(name, *labels, "sum"), value)
 
     def decided(self, decision: Decision, seconds: float) -> None:

@@ -46,7 +46,7 @@ def request_model(contract: Contract) -> type[Request]:
     if contract.rules:
 
         def keeps_the_rules(said: Request) -> Request:
-            if broken := contract.breaks({name: getattr(said, name) for name in fields}):
+            if broken := contract.breaks(vars(said)):
                 raise ValueError("; ".join(f"{rule.name}: {rule.meaning}" for rule in broken))
             return said
 

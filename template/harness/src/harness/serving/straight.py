@@ -10,11 +10,13 @@ the same code.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 
+from harness.serving import whole
 from harness.serving.door import MOST_QUERY, ours, with_ours
 from harness.serving.metrics import Metrics
 from harness.serving.observed import Observation
@@ -28,21 +30,27 @@ class Served(FastAPI):
     """FastAPI's application, with something around it that may answer in its place.
 
     Attributes:
-        around: Puts it around everything that FastAPI has between the server and the routes.
+        around: Puts it around the application.
     """
 
-    around: Callable[[Any], Any] = staticmethod(lambda stack: stack)
+    around: Callable[[Application], Application] = staticmethod(lambda inner: inner)
 
-    def build_middleware_stack(self) -> Any:
-        """What the server calls."""
-        return self.around(super().build_middleware_stack())
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        await self.whole(scope, receive, send)
+
+    @cached_property
+    def whole(self) -> Application:
+        """The application with what is around it: what a server calls where each layer counts."""
+        return self.around(super().__call__)
 
 
 class Straight:
     """Around an application: requests for one route go to its handler at once.
 
     Args:
-        app: The application.
+        inner: FastAPI's application.
+        app: The same as handlers know it.
         route: The route; its only method is POST, and its path has no parameters.
         refusals: What answers an exception of the handler, by its type.
         metrics: Where requests are counted.
@@ -50,8 +58,16 @@ class Straight:
     """
 
     def __init__(
-        self, app: Application, *, route: APIRoute, refusals: Refusals, metrics: Metrics, tls: bool
+        self,
+        inner: Application,
+        *,
+        app: FastAPI,
+        route: APIRoute,
+        refusals: Refusals,
+        metrics: Metrics,
+        tls: bool,
     ) -> None:
+        self._inner = inner
         self._app = app
         self._route = route
         self._path = route.path
@@ -69,12 +85,13 @@ class Straight:
     ) -> None:
         """Answer one request."""
         if scope["type"] != "http" or scope["path"] != self._path or scope["method"] != "POST":
-            await self._app(scope, receive, send)
+            await self._inner(scope, receive, send)
             return
         # Where the path begins elsewhere, finding it is the router's business.
         if scope.get("root_path") or len(scope["query_string"]) > MOST_QUERY:
-            await self._app(scope, receive, send)
+            await self._inner(scope, receive, send)
             return
+        scope["app"] = self._app
         scope["route"], scope["endpoint"], scope["path_params"] = self._route, self._route.endpoint, {}
         request = Strict(scope, receive)
         response = None
@@ -84,9 +101,7 @@ class Straight:
                 seen.code = response.status_code
                 headers = with_ours(response.raw_headers, self._ours)
                 headers.append(seen.header)
-                start = {"type": "http.response.start", "status": response.status_code, "headers": headers}
-                await send(start)
-                await send({"type": "http.response.body", "body": response.body})
+                await whole.answer(send, response.status_code, headers, bytes(response.body))
         except Exception as error:
             if response is None:
                 response = await self._unforeseen(request, error)

@@ -1,0 +1,245 @@
+"""An answer that is written as a whole is the same as one that is sent in messages."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from harness.serving import whole
+from harness.serving.app import create_app
+from harness.serving.connections import Bounds, Config
+from harness.serving.server import listen
+
+WITHIN_S = 30
+HEAD = b"Host: pilot\r\nContent-Type: application/json\r\n"
+
+
+async def in_messages(send: Any, status: int, headers: Any, body: bytes) -> None:
+    """What is done where the server is another one."""
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@contextmanager
+def serving(tiny: Any) -> Iterator[tuple[str, int]]:
+    """Where a service of our own server listens."""
+    with listen("127.0.0.1", 0) as listener:
+        config = Config(
+            create_app(tiny.service(), name="dry field").whole,
+            Bounds(100, 10.0),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield listener.getsockname()
+        finally:
+            server.should_exit = True
+            thread.join(WITHIN_S)
+
+
+def request(record: Any, *more: bytes, version: bytes = b"1.1") -> bytes:
+    body = json.dumps(record).encode()
+    lines = [HEAD, *(line + b"\r\n" for line in more), b"Content-Length: %d\r\n\r\n" % len(body)]
+    return b"POST /decide HTTP/" + version + b"\r\n" + b"".join(lines) + body
+
+
+def asked(address: tuple[str, int], sent: bytes, answers: int = 1) -> bytes:
+    """What comes back, until so many answers are there and the other side has ended or says nothing more."""
+    with socket.create_connection(address, timeout=WITHIN_S) as line:
+        line.sendall(sent)
+        got = b""
+        while len(re.findall(rb"HTTP/1.1 (?!100)", got)) < answers or not got.endswith(b"}"):
+            part = line.recv(65_536)
+            assert part, got
+            got += part
+        line.settimeout(0.2)
+        try:
+            got += b"ENDED" if line.recv(1) == b"" else b"MORE"
+        except TimeoutError:
+            got += b"OPEN"
+    return got
+
+
+def alike(got: bytes) -> list[str]:
+    """Its lines, in the order of their names, without what differs from call to call."""
+    text = re.sub(r'"decision_id":"[^"]+"', '"decision_id":""', got.decode())
+    text = re.sub(r"(?im)^(date|x-request-id): .*$", r"\1", text)
+    return sorted(line.lower() for line in text.split("\r\n"))
+
+
+def test_it_is_the_same_whatever_is_asked(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.offered()
+    good, bad = tiny.record, {**tiny.record, "heat": "much"}
+    all_that_is_sent = (
+        (request(good), 1),
+        (request(bad), 1),
+        (request(good, b"Authorization: Bearer pilot_no"), 1),
+        (request(good, b"Connection: close"), 1),
+        (request(good, version=b"1.0"), 1),
+        (request(good) + request(bad) + request(good), 3),
+        (request(good, b"Expect: 100-continue"), 1),
+    )
+    written = []
+    write = whole._write
+
+    async def seen(*arguments: Any) -> None:
+        written.append(arguments)
+        await write(*arguments)
+
+    monkeypatch.setattr(whole, "_write", seen)
+    with serving(tiny) as address:
+        as_a_whole = [alike(asked(address, *sent)) for sent in all_that_is_sent]
+    assert len(written) == 9, "or the two are one way"
+    monkeypatch.setattr(whole, "answer", in_messages)
+    with serving(tiny) as address:
+        assert [alike(asked(address, *sent)) for sent in all_that_is_sent] == as_a_whole
+    assert len(written) == 9
+    ended = [any("ended" in line for line in each) for each in as_a_whole]
+    assert ended == [False, False, False, True, True, False, False]
+    assert any("100 continue" in line for line in as_a_whole[6])
+
+
+def test_a_request_leaves_nothing_for_the_collector(tiny: Any) -> None:
+    """One cycle in each, and a service spends a tenth of its time on finding them."""
+    tiny.offered()
+    with serving(tiny) as address, socket.create_connection(address, timeout=WITHIN_S) as line:
+
+        def ask(times: int) -> None:
+            for _ in range(times):
+                line.sendall(request(tiny.record))
+                assert line.recv(65_536).endswith(b"}")
+
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            ask(20)
+            gc.collect()
+            # By what it belongs to: other threads of these tests may leave something of their own.
+            left = [each for each in gc.garbage if isinstance(each, RequestResponseCycle)]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+    assert left == []
+
+
+class Transport:
+    """Where the answer goes."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def close(self) -> None:
+        self.written.append(b"CLOSED")
+
+    def pause_reading(self) -> None:
+        """As asyncio's."""
+
+    def resume_reading(self) -> None:
+        """As asyncio's."""
+
+
+@pytest.fixture
+def cycle() -> Callable[..., Any]:
+    def made(**changes: Any) -> Any:
+        transport: Any = Transport()
+        said: dict[str, Any] = {
+            "scope": {"type": "http", "method": "POST", "headers": []},
+            "transport": transport,
+            "flow": FlowControl(transport),
+            "logger": None,
+            "access_logger": SimpleNamespace(info=lambda *_: transport.written.append(b"LOGGED")),
+            "access_log": False,
+            "default_headers": [(b"date", b"today")],
+            "message_event": asyncio.Event(),
+            "expect_100_continue": False,
+            "keep_alive": True,
+            "on_response": lambda: transport.written.append(b"DONE"),
+            **changes,
+        }
+        return RequestResponseCycle(**said)
+
+    return made
+
+
+HEADERS = [(b"content-length", b"2"), (b"x-name", b"a")]
+
+
+def test_head_and_body_are_one_write(cycle: Callable[..., Any]) -> None:
+    answering = cycle()
+    asyncio.run(whole.answer(answering.send, 200, HEADERS, b"{}"))
+    assert answering.transport.written == [
+        b"HTTP/1.1 200 OK\r\ndate: today\r\ncontent-length: 2\r\nx-name: a\r\n\r\n{}",
+        b"DONE",
+    ]
+    assert answering.response_complete
+    assert answering.message_event.is_set()
+
+
+@pytest.mark.parametrize("value", [b"a\r\nset-cookie: b", b"a\n", b"\ra", b"a\r\n"])
+def test_a_header_with_a_line_break_is_never_sent(cycle: Callable[..., Any], value: bytes) -> None:
+    answering = cycle()
+    with pytest.raises(RuntimeError, match="line break"):
+        asyncio.run(whole.answer(answering.send, 200, [*HEADERS, (b"x-more", value)], b"{}"))
+    assert answering.transport.written == []
+    assert not answering.response_started  # so that the server says what it is: its own fault
+
+
+def test_nothing_is_written_to_whoever_has_gone(cycle: Callable[..., Any]) -> None:
+    answering = cycle()
+    answering.disconnected = True
+    asyncio.run(whole.answer(answering.send, 200, HEADERS, b"{}"))
+    assert answering.transport.written == []
+
+
+def test_whoever_does_not_read_is_waited_for(cycle: Callable[..., Any]) -> None:
+    async def slow() -> None:
+        answering = cycle(message_event=asyncio.Event())
+        answering.flow.pause_writing()
+        answer = asyncio.ensure_future(whole.answer(answering.send, 200, HEADERS, b"{}"))
+        await asyncio.sleep(0.01)
+        assert answering.transport.written == []
+        answering.flow.resume_writing()
+        await answer
+        assert len(answering.transport.written) == 2
+
+    asyncio.run(slow())
+
+
+def test_under_another_server_its_lines_in_the_log_are_made(cycle: Callable[..., Any]) -> None:
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "headers": [],
+        "path": "/decide",
+        "query_string": b"",
+        "http_version": "1.1",
+        "client": None,
+    }
+    answering = cycle(access_log=True, scope=scope)
+    asyncio.run(whole.answer(answering.send, 200, HEADERS, b"{}"))
+    assert answering.transport.written[0] == b"LOGGED"
+    assert b"".join(answering.transport.written[1:]).endswith(b"\r\n\r\n{}DONE")
