@@ -86,7 +86,7 @@ MUTANTS = (
     Mutant(
         "who is alone in taking nobody up is taken for dead",
         ACCEPTING,
-        "            self._loop.call_later(TELLS_EVERY_S, self._tell, balance)\n",
+        "            self._loop.call_later(TELLS_EVERY_S, self._keep_saying)\n",
         "",
         SHARED,
         "nobody_comes",

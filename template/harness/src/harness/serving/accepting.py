@@ -87,7 +87,7 @@ class Accepting:
         listener.setblocking(False)
         loop.add_reader(listener.fileno(), self._accept)
         if balance is not None:
-            self._tell(balance)
+            self._keep_saying()
 
     def close(self) -> None:
         """Take up nobody any more; who was taken up stays."""
@@ -109,8 +109,7 @@ class Accepting:
             self._loop.call_later(LEAVES_S, self._left_to_others)
             return
         took = self._take_up(self._together(lacks, now - self._left_at))
-        if self._balance is not None:
-            self._balance.tell(self._holds())
+        self._say()
         if took:
             self._left_at = time.monotonic()
             self._next_turn = self._loop.call_soon(self._turn)
@@ -133,7 +132,7 @@ class Accepting:
                 return False
             task = self._loop.create_task(self._greet(caller))
             self._greeting.add(task)
-            task.add_done_callback(self._greeting.discard)
+            task.add_done_callback(self._greeted)
         return True
 
     def _together(self, lacks: float, turn_s: float) -> int:
@@ -152,6 +151,14 @@ class Accepting:
         self._left_at = math.inf
         self._patient = True
 
+    def _greeted(self, task: asyncio.Task[Any]) -> None:
+        self._greeting.discard(task)
+        self._say()
+
+    def _say(self) -> None:
+        if self._balance is not None:
+            self._balance.tell(self._holds())
+
     def _holds(self) -> int:
         return self._held() + len(self._greeting)
 
@@ -166,10 +173,10 @@ class Accepting:
         else:
             self._again()
 
-    def _tell(self, balance: Balance) -> None:
+    def _keep_saying(self) -> None:
         if self._open:
-            balance.tell(self._holds())
-            self._loop.call_later(TELLS_EVERY_S, self._tell, balance)
+            self._say()
+            self._loop.call_later(TELLS_EVERY_S, self._keep_saying)
 
     def _again(self) -> None:
         if self._open:
