@@ -118,7 +118,7 @@ MUTANTS = (
         "app = self._app if self._pid == os.getpid() else None",
         "app = self._app",
         WORKERS,
-        "forked_while_it_serves",
+        "nobody_tells_it",
     ),
     Mutant(
         "under another server the sandbox is open",

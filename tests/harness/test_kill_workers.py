@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ import pytest
 from delivering import receiving
 from harness.control import arm, live
 from harness.control.tokens import issue
+from harness.serving import asgi
 from harness.store import DecisionStore
 
 Serve = Callable[..., Any]
@@ -446,6 +448,33 @@ def test_12_a_process_that_is_forked_while_it_serves_sees_a_stop_as_its_parent_d
     assert len(json.loads(done.stdout)["workers"]) == 2
     for url in urls:
         assert {decided(url, tiny, token)["why"] for _ in range(5)} == {"killed"}
+
+
+def test_a_forked_process_builds_its_own_also_where_nobody_tells_it_that_it_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answered: list[int] = []
+
+    class Numbered(asgi.PerProcess):
+        built = 0
+
+        async def _start(self, stack: Any) -> Any:
+            self.built += 1
+            own = self.built
+
+            async def answer(*_: Any) -> None:
+                answered.append(own)
+
+            return answer
+
+    async def asked() -> None:
+        application: Any = Numbered()
+        for pid in (1, 1, 2, 2):
+            monkeypatch.setattr(asgi.os, "getpid", lambda own=pid: own)
+            await application({"type": "http"}, None, None)
+
+    asyncio.run(asked())
+    assert answered == [1, 1, 2, 2]
 
 
 def test_a_server_of_another_kind_is_told_in_one_line_what_is_wrong(
