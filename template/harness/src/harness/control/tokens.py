@@ -13,11 +13,9 @@ import hmac
 import os
 import re
 import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -63,11 +61,7 @@ class Token(BaseModel):
 
     def expired(self) -> bool:
         """Whether it lets nobody in any more."""
-        return time.time() >= self._until_s
-
-    @cached_property
-    def _until_s(self) -> float:
-        return self.expires_at.timestamp()
+        return datetime.now(UTC) >= self.expires_at
 
 
 class _File(BaseModel):
