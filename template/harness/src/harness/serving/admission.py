@@ -347,15 +347,15 @@ class Recorder:
                 return
             self.settle([(asked, error) for asked, _ in waiting])
             return
-        results: list[tuple[Asked, Result]] = []
-        with together():
+        results = [(asked, stands) for (asked, _), stands in zip(waiting, standing, strict=True)]
+        # They are on record, whatever cannot be said of them.
+        with suppress(Exception), together():
             for (asked, outcome), own, stands in zip(waiting, made, standing, strict=True):
                 if isinstance(stands, Decision):
                     try:
                         self._recorded(asked, outcome, own, stands)
-                    except Exception as error:  # it is on record, whatever cannot be said of it
+                    except Exception as error:
                         failed("a decision is on record, and what follows it failed", error)
-                results.append((asked, stands))
         ended = time.monotonic()
         self._lag_s = max(ended - asked.behind for asked, _ in waiting)
         self.settle(results)

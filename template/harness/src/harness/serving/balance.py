@@ -28,23 +28,28 @@ class Balance:
 
     Args:
         workers: How many there are.
+
+    Attributes:
+        greeted: How many callers this process has taken up who have no connection yet; infinity where it can
+            take up nobody, and nobody is to be left to it.
     """
 
     def __init__(self, workers: int) -> None:
         self._places = PLACES_A_WORKER * workers
         self._told = RawArray("d", 3 * self._places)
         self._left = False
+        self.greeted: float = 0
 
     def tell(self, held: int) -> None:
         """Say how many connections this process holds. To be called at least every second.
 
         Args:
-            held: The connections, those included whose first bytes have not come.
+            held: The connections, without the callers who are being greeted.
         """
         if self._left:
             return
         told, at = self._told, self._place()
-        told[at + _PID], told[at + _AT], told[at + _HELD] = os.getpid(), time.monotonic(), held
+        told[at + _PID], told[at + _AT], told[at + _HELD] = os.getpid(), time.monotonic(), held + self.greeted
 
     def leave(self) -> None:
         """This process takes up nobody any more, and nobody is to be left to it."""

@@ -92,7 +92,7 @@ class Config(uvicorn.Config):
         return self._loop
 
     def keeper(self) -> Keeper:
-        """What keeps the bounds of this process; it is made when the first connection comes."""
+        """What keeps the bounds of this process; it is made in the event loop that keeps them."""
         if self._keeper is None:
             self._keeper = Keeper(self.bounds)
         return self._keeper

@@ -16,8 +16,8 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from select import PIPE_BUF
 from types import TracebackType
 from typing import Any, Literal, TextIO, TypeAlias
@@ -122,7 +122,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 class Lined(logging.StreamHandler[TextIO]):
     """Writes each line as it comes, or those of a block with few writes.
 
-    Several processes may write to one pipe, where no more than PIPE_BUF bytes stay together.
+    Several processes may write to one pipe, which keeps PIPE_BUF bytes of a write together and no more.
     """
 
     def __init__(self) -> None:
@@ -131,52 +131,58 @@ class Lined(logging.StreamHandler[TextIO]):
 
     @contextmanager
     def block(self) -> Iterator[None]:
-        """What this thread logs meanwhile is written at the end."""
+        """What this thread logs meanwhile is written whenever a pipe keeps no more, and at the end."""
         if self._kept() is not None:
             yield
             return
-        kept: list[tuple[str, logging.LogRecord]] = []
-        self._here.kept = kept
+        self._here.kept, self._here.size = [], 0
         try:
             yield
         finally:
-            self._here.kept = None
-            self._write(kept)
+            kept, self._here.kept = self._here.kept, None
+            if kept:
+                with suppress(Exception):  # whoever logs goes on, as with a closed stream
+                    self._write(kept)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a line, or keep it for the end of the block."""
+        """Write a line, or keep it for later."""
         kept = self._kept()
         if kept is None:
             super().emit(record)
             return
         try:
-            kept.append((self.format(record) + self.terminator, record))
+            line = self.format(record) + self.terminator
+            size = len(line.encode(getattr(self.stream, "encoding", None) or "utf-8", "backslashreplace"))
         except Exception:
             self.handleError(record)
+            return
+        if kept and self._here.size + size > PIPE_BUF:
+            self._write(kept)
+            kept.clear()
+            self._here.size = 0
+        kept.append((line, record))
+        self._here.size += size
 
     def _kept(self) -> list[tuple[str, logging.LogRecord]] | None:
         return getattr(self._here, "kept", None)
 
-    def _write(self, kept: Iterable[tuple[str, logging.LogRecord]]) -> None:
-        together: list[str] = []
-        size = 0
-        for line, record in kept:
-            length = len(line.encode(errors="replace"))
-            if together and size + length > PIPE_BUF:
-                self._write_lines(together, record)
-                together, size = [], 0
-            together.append(line)
-            size += length
-        if together:
-            self._write_lines(together, record)
+    def _write(self, kept: Sequence[tuple[str, logging.LogRecord]]) -> None:
+        try:
+            self._put("".join(line for line, _ in kept))
+        except UnicodeError:  # of one of them, and nothing was written
+            for line, record in kept:
+                try:
+                    self._put(line)
+                except Exception:
+                    self.handleError(record)
+        except Exception:
+            self.handleError(kept[0][1])
 
-    def _write_lines(self, lines: Sequence[str], record: logging.LogRecord) -> None:
+    def _put(self, lines: str) -> None:
         self.acquire()
         try:
-            self.stream.write("".join(lines))
+            self.stream.write(lines)
             self.flush()
-        except Exception:
-            self.handleError(record)
         finally:
             self.release()
 
@@ -187,7 +193,10 @@ def _traceback(ei: _Raised) -> str:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """What this thread logs meanwhile is written at the end, with few writes; not by others' handlers."""
+    """What this thread logs meanwhile is written with few writes; not by others' handlers.
+
+    Whoever is killed within it may take some lines along, of no more bytes than a pipe keeps together.
+    """
     with ExitStack() as blocks:
         for handler in logging.getLogger().handlers:
             if isinstance(handler, Lined):

@@ -6,11 +6,14 @@ answer of the service's own every part is known, and that was a tenth of what a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from harness.serving.underway import Message
+
+NOT_IN_A_HEADER = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -23,17 +26,20 @@ async def answer(
     Args:
         send: ASGI's; that of our own server belongs to the request, and what a layer wraps does not.
         status: The answer's status, of one that has a body.
-        headers: Its headers, content-length among them, names in small letters.
+        headers: Its headers, names in small letters. Without the body's content-length, or with a word on the
+            connection, they go the server's own way.
         body: Its body.
 
     Raises:
-        RuntimeError: A header holds a line break.
+        RuntimeError: A header holds what has no place in one.
     """
     request = getattr(send, "__self__", None)
     # Under another server this one's lines in the log are made while it sends.
     if isinstance(request, RequestResponseCycle) and not request.access_log:
-        await _write(request, status, headers, body)
-        return
+        said = dict(headers)
+        if said.get(b"content-length") == b"%d" % len(body) and b"connection" not in said:
+            await _write(request, status, headers, body)
+            return
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
@@ -47,8 +53,8 @@ async def _write(request: RequestResponseCycle, status: int, headers: Headers, b
     if not request.keep_alive:
         lines.append(b"connection: close\r\n")
     head = b"".join(lines)
-    if not head.count(b"\n") == head.count(b"\r") == len(lines):
-        raise RuntimeError("a header holds a line break")
+    if not head.count(b"\n") == head.count(b"\r") == len(lines) or NOT_IN_A_HEADER.search(head):
+        raise RuntimeError("a header holds a line break or another control character")
     request.response_started = True
     request.waiting_for_100_continue = False
     request.transport.write(b"".join((STATUS_LINE[status], head, b"\r\n", body)))
