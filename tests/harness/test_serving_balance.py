@@ -208,7 +208,7 @@ def test_a_quiet_time_is_no_long_turn(listener: socket.socket, connect: Connect)
         await turns(10)
         await asyncio.sleep(0.05)
         connect(40)
-        await turns(1)
+        await turns(2)
         left = 0
         with suppress(BlockingIOError):
             while True:

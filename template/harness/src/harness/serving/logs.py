@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from select import PIPE_BUF
 from types import TracebackType
 from typing import Any, Literal, TextIO, TypeAlias
@@ -141,8 +141,7 @@ class Lined(logging.StreamHandler[TextIO]):
         finally:
             kept, self._here.kept = self._here.kept, None
             if kept:
-                with suppress(Exception):  # whoever logs goes on, as with a closed stream
-                    self._write(kept)
+                self._write(kept)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line, or keep it for later."""
