@@ -65,7 +65,11 @@ class Receiver:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
+                length = int(self.headers["Content-Length"])
+                body = self.rfile.read(length)
+                if len(body) < length:  # the sender was killed before it had sent it all
+                    self.close_connection = True
+                    return
                 receiver.got.append((dict(self.headers), body))
                 entity = json.loads(body)["entity"]
                 if entity in receiver.hanging:
