@@ -329,7 +329,7 @@ def test_other_workers_are_told_how_many_lines_there_are_as_they_come_and_go(
     listening: Callable[..., Listening], wait: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(accepting, "TELLS_EVERY_S", 600)  # at once, that is, and not with the next second
-    told = []
+    told = [-1]
 
     class Shared(Balance):
         def tell(self, held: int) -> None:
