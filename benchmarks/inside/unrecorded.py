@@ -12,7 +12,7 @@ from typing import Any
 from harness.store import DecisionStore
 
 
-def _given(_store: DecisionStore, decisions: Any) -> Any:
+def _given(_store: DecisionStore, decisions: Any, *_more: Any) -> Any:
     return list(decisions) if isinstance(decisions, Sequence) else decisions
 
 

@@ -316,7 +316,7 @@ MUTANTS = (
     Mutant(
         "a decision is not recorded",
         SERVICE,
-        "standing = self.store.record_all(made)",
+        "standing = self.store.record_all(made, more)",
         "standing = list(made)",
         DECISIONS,
         "in_the_store",

@@ -17,6 +17,32 @@ WHOLE, AS_A_WHOLE, LOGGED = "serving/whole.py", "test_serving_whole.py", "test_s
 
 MUTANTS = (
     Mutant(
+        "who comes while others write waits for the transaction after the next",
+        ADMISSION,
+        "block=False) if with_more else []",
+        "block=False) if False else []",
+        TESTS,
+        "who_comes_while_others_write",
+    ),
+    Mutant(
+        "who was taken along and cannot be recorded is forgotten",
+        ADMISSION,
+        "            waiting.extend(came)  # before anything can fail: now they are this one's to answer\n"
+        "            since = [self._decision(asked, outcome) for asked, outcome in came]\n",
+        "            since = [self._decision(asked, outcome) for asked, outcome in came]\n"
+        "            waiting.extend(came)\n",
+        TESTS,
+        "taken_along_fails_alone",
+    ),
+    Mutant(
+        "a fallback that hangs gets no thread beside it once somebody came meanwhile",
+        ADMISSION,
+        "                    waits = len(self._queue) > 0\n",
+        "                    waits = False\n",
+        TESTS,
+        "fallback",
+    ),
+    Mutant(
         "each record is a call of its own",
         LANE,
         "        while len(batch) < self._size and not self._ended:",

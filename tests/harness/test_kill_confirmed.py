@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from harness.control.readers import NOTES, noted
 from harness.serving.asgi import PerProcess, Place
 from harness.serving.server import Prepared
 from harness.serving.underway import Answering, Underway
-from harness.store import Decision
 
 Wait = Callable[..., Any]
 STOPPED = {"stopped": True, "revision": 3, "under_way": 0, "last_model_decision": None}
@@ -337,10 +336,10 @@ def test_a_models_decision_that_is_being_recorded_is_waited_for(
     reached, go_on = threading.Event(), threading.Event()
     record_all = here.store.record_all
 
-    def slowly(decisions: Sequence[Decision]) -> Any:
+    def slowly(*arguments: Any) -> Any:
         reached.set()
         assert go_on.wait(30)
-        return record_all(decisions)
+        return record_all(*arguments)
 
     monkeypatch.setattr(here.store, "record_all", slowly)
     thread, got = in_background(lambda: httpx.post(f"{here.url}/decide", json=tiny.record, timeout=60))
@@ -399,7 +398,7 @@ def test_whatever_becomes_of_a_decision_it_does_not_stay_under_way(tiny: Any, he
     assert post() == 200
     first = here.underway.count()
     assert (first.under_way, first.last is None) == (0, False)
-    here.store.record_all = lambda _: (_ for _ in ()).throw(ValueError("nothing is written"))
+    here.store.record_all = lambda *_: (_ for _ in ()).throw(ValueError("nothing is written"))
     assert post() == 500
     assert here.underway.count() == first
     del here.store.record_all

@@ -106,7 +106,7 @@ def test_what_is_refused_is_counted_by_its_reason(
     asked.post("/decide", json=tiny.record, headers={"Authorization": "Bearer pilot_no"})
     asked.get(f"/nowhere/{tiny.record['plot']}")
 
-    def full(_: Any) -> None:
+    def full(*_: Any) -> None:
         raise StoreUnavailable("full", where="store", mend="Free it.")
 
     monkeypatch.setattr(tiny.services[-1].store, "record_all", full)

@@ -10,12 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 import uvloop
 from fastapi.testclient import TestClient
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -31,7 +33,9 @@ from harness.serving.scorer import Cost
 from harness.serving.server import Prepared
 from harness.serving.service import FallbackFailed
 from harness.settings import load_settings
-from harness.store import DecisionStore, IdempotencyConflict
+from harness.store import DecisionStore, IdempotencyConflict, StoreUnavailable
+from harness.store.database import TURNS, WRITES
+from harness.store.turns import Turns
 
 Wait = Callable[..., Any]
 
@@ -201,7 +205,7 @@ def test_many_decisions_are_one_transaction_and_one_that_the_store_refuses_is_re
     deciding, _ = ready
     record_all, gate, batches = deciding.store.record_all, threading.Event(), []
 
-    def slowly(decisions: Any) -> Any:
+    def slowly(decisions: Any, *_: Any) -> Any:
         batches.append(len(decisions))
         assert gate.wait(30)
         if any(each.record_key == "refused" for each in decisions):
@@ -225,6 +229,102 @@ def test_many_decisions_are_one_transaction_and_one_that_the_store_refuses_is_re
                 assert each.result(30).record_key == name
     assert batches[:2] == [1, 8]
     assert deciding.underway.count().under_way == 0
+
+
+def transactions(store: DecisionStore) -> list[int]:
+    """How many decisions each transaction writes from here on."""
+    counted: list[int] = []
+
+    @sa.event.listens_for(store.database.engine, "begin")
+    def begun(connection: sa.Connection) -> None:
+        if connection.get_execution_options().get(WRITES):
+            counted.append(0)
+
+    @sa.event.listens_for(store.database.engine, "after_cursor_execute")
+    def executed(_c: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("INSERT INTO decisions"):
+            counted[-1] += cursor.rowcount
+
+    return counted
+
+
+@contextmanager
+def others_write(deciding: Any) -> Iterator[threading.Event]:
+    """Another process has its turn to write; what is set once the recorder has decisions that wait for it."""
+    file, record_all, waits = deciding.store.database.file, deciding._recorder._record_all, threading.Event()
+
+    def recording(*arguments: Any) -> Any:
+        waits.set()
+        return record_all(*arguments)
+
+    with pytest.MonkeyPatch.context() as patched, Turns(file.with_name(file.name + TURNS)).turn(30):
+        patched.setattr(deciding._recorder, "_record_all", recording)
+        yield waits
+
+
+@pytest.mark.parametrize("refused", [[], ["r-3"], ["first"]])
+def test_who_comes_while_others_write_is_in_the_next_transaction_and_not_in_the_one_after(
+    tiny: Any, ready: tuple[Any, str], wait: Wait, refused: list[str]
+) -> None:
+    deciding, _ = ready
+    names = ["first", *(f"r-{number}" for number in range(8))]
+    with deciding.store.database.writing("", "") as connection:
+        for name in refused:
+            connection.exec_driver_sql(
+                "CREATE TRIGGER refuses BEFORE INSERT ON decisions "
+                f"WHEN NEW.record_key = '{name}' BEGIN SELECT RAISE(ABORT, 'refused'); END"
+            )
+    counted = transactions(deciding.store)
+    with ThreadPoolExecutor(9) as pool:
+        with others_write(deciding) as waits:
+            asked = [pool.submit(deciding.decide, tiny.parsed(reading=names[0]))]
+            assert waits.wait(30)
+            asked += [pool.submit(deciding.decide, tiny.parsed(reading=name)) for name in names[1:]]
+            wait(lambda: len(deciding._recorder._queue) == 8)
+        for name, each in zip(names, asked, strict=True):
+            if name in refused:
+                with pytest.raises(StoreUnavailable, match="IntegrityError"):
+                    each.result(30)
+            else:
+                assert each.result(30).record_key == name
+    # Where one is refused, the others are written one by one.
+    assert counted[:1] == [0 if refused else 9]
+    assert sorted(counted[1:]) == ([0, *(1,) * 8] if refused else [])
+    assert deciding._recorder.behind == 0
+    assert deciding.underway.count().under_way == 0
+
+
+def test_what_fails_while_it_is_taken_along_fails_alone(
+    tiny: Any, ready: tuple[Any, str], wait: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was taken from the queue by then, and would wait for ever."""
+    deciding, _ = ready
+    make = deciding._recorder._decision
+
+    def making(asked: Any, outcome: Any) -> Any:
+        if asked.record["reading"] == "broken":
+            raise ZeroDivisionError
+        return make(asked, outcome)
+
+    monkeypatch.setattr(deciding._recorder, "_decision", making)
+    answers: dict[str, Any] = {}
+
+    def ask(name: str) -> None:
+        try:
+            answers[name] = deciding.decide(tiny.parsed(reading=name)).record_key
+        except ZeroDivisionError as error:
+            answers[name] = type(error)
+
+    with others_write(deciding) as waits:
+        # Threads that nobody waits for: one that is forgotten is to fail this, and not to keep it from ending.
+        threading.Thread(target=ask, args=("first",), daemon=True).start()
+        assert waits.wait(30)
+        for name in ("broken", "last"):
+            threading.Thread(target=ask, args=(name,), daemon=True).start()
+        wait(lambda: len(deciding._recorder._queue) == 2)
+    wait(lambda: len(answers) == 3)
+    assert answers == {"first": "first", "broken": ZeroDivisionError, "last": "last"}
+    assert deciding._recorder.behind == 0
 
 
 def test_09_what_was_answered_before_a_kill_is_on_record(tiny: Any, served: Any) -> None:
@@ -726,10 +826,10 @@ def test_the_service_ends_once_everything_that_waits_is_on_record(
     deciding, _ = ready
     record_all, begun = deciding.store.record_all, threading.Event()
 
-    def slowly(decisions: Any) -> Any:
+    def slowly(*arguments: Any) -> Any:
         begun.set()
         time.sleep(0.2)
-        return record_all(decisions)
+        return record_all(*arguments)
 
     monkeypatch.setattr(deciding.store, "record_all", slowly)
     with ThreadPoolExecutor(4) as pool:

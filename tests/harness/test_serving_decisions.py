@@ -352,7 +352,7 @@ def test_what_cannot_be_recorded_is_no_decision(tiny: Any, monkeypatch: pytest.M
         kill(tiny.control, reason="stop")
     deciding = tiny.service()
 
-    def full(decisions: Any) -> None:
+    def full(decisions: Any, *_: Any) -> None:
         assert [decision.served_by for decision in decisions] == [who]
         raise StoreUnavailable("full", where="store", mend="Free it.")
 
@@ -366,7 +366,7 @@ def test_the_record_comes_before_the_answer(tiny: Any, monkeypatch: pytest.Monke
     deciding = tiny.service()
     recorded: list[Any] = []
 
-    def record_all(decisions: Any) -> Any:
+    def record_all(decisions: Any, *_: Any) -> Any:
         recorded.extend(decisions)
         return decisions
 

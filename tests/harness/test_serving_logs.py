@@ -77,7 +77,7 @@ def test_what_was_not_recorded_is_not_logged_as_decided(
     tiny.offered()
     deciding = tiny.service()
 
-    def full(_: Any) -> None:
+    def full(*_: Any) -> None:
         raise StoreUnavailable("full", where="store", mend="Free it.")
 
     monkeypatch.setattr(deciding.store, "record_all", full)
@@ -321,9 +321,9 @@ def test_the_lines_of_what_is_recorded_together_are_written_together(
     holding = threading.Event()
     recorded = deciding.store.record_all
 
-    def slowly(made: Any) -> Any:
+    def slowly(*arguments: Any) -> Any:
         holding.wait(WITHIN_S)
-        return recorded(made)
+        return recorded(*arguments)
 
     deciding.store.record_all = slowly
     with ThreadPoolExecutor(8) as pool:

@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +25,7 @@ from harness.serving.app import create_app
 from harness.serving.calls import Busy, TooSlow
 from harness.serving.scored import ScoreInvalid
 from harness.serving.shadow import agreement
-from harness.store import Decision, ShadowStore, StoreUnavailable
+from harness.store import ShadowStore, StoreUnavailable
 from shadowing import Beside, Heard, Held, Stand, wet
 
 Wait = Callable[..., Any]
@@ -522,7 +522,7 @@ def test_what_was_not_recorded_is_not_run_beside(
     deciding = beside.service(host)
     record_all = deciding.store.record_all
 
-    def full(_decisions: Sequence[Decision]) -> None:
+    def full(*_: Any) -> None:
         raise StoreUnavailable("full", where="store", mend="Free it.")
 
     monkeypatch.setattr(deciding.store, "record_all", full)

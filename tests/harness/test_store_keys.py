@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,7 +43,7 @@ def store(store_url: str) -> Iterator[DecisionStore]:
     opened.close()
 
 
-def made(number: int, key: str | None = None, **changes: Any) -> Decision:
+def made(number: int | str, key: str | None = None, **changes: Any) -> Decision:
     return replace(MADE, decision_id=f"d-{number}", idempotency_key=key, **changes)
 
 
@@ -60,6 +61,59 @@ def test_many_are_recorded_and_wait_in_their_order(store: DecisionStore) -> None
     assert [each.decision_id for each in reversed(store.latest(50))] == [each.decision_id for each in batch]
     assert waiting(store) == [each.decision_id for each in batch]
     assert store.record_all([]) == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 31, 32, 33, 55, 63, 200])
+def test_however_many_they_are_each_is_recorded_as_it_is_and_in_its_order(
+    store: DecisionStore, count: int
+) -> None:
+    batch = [
+        made(
+            number,
+            score=None if number % 3 else number / 7,
+            decision=float(number) if number % 5 else "wait",
+            record={"word": f"'{number}'; ü \"", "nothing": None},
+            sandbox=bool(number % 2),
+            reasons_pending=not number % 4,
+        )
+        for number in range(count)
+    ]
+    assert store.record_all(batch) == batch
+    assert list(reversed(store.latest(1_000))) == batch
+    assert waiting(store) == [each.decision_id for each in batch]
+
+
+def test_what_was_made_while_others_wrote_is_written_along(store: DecisionStore) -> None:
+    """Asked for once, when it is this one's turn: it may take the same key, and falls with the others."""
+    first, asked = made(1, "a"), []
+
+    def more() -> list[Decision]:
+        asked.append(1)
+        return [made(2, "a"), made(3)]
+
+    assert store.record_all([first], more) == [first, replace(first, decision_id="d-1"), made(3)]
+    assert asked == [1]
+    assert recorded(store) == {"d-1", "d-3"}
+    with pytest.raises(StoreUnavailable):
+        store.record_all([made(4)], lambda: [made(3)])
+    assert recorded(store) == {"d-1", "d-3"}
+    assert waiting(store) == ["d-1", "d-3"]
+
+
+def test_a_statement_holds_no_more_values_than_an_old_sqlite_takes(tmp_path: Path) -> None:
+    store = DecisionStore(f"sqlite:///{tmp_path}/decisions.db", alongside=(put,))
+    most = []
+
+    @sa.event.listens_for(store.database.engine, "before_cursor_execute")
+    def executed(_c: Any, _cursor: Any, _statement: str, values: Any, *_: Any) -> None:
+        most.append(len(values))
+
+    for count in (200, *range(1, 40)):
+        store.record_all([made(f"{count}-{number}") for number in range(count)])
+    assert 500 < max(most) <= 999
+    # Each number of rows is a statement that the driver keeps prepared; there are few.
+    assert len(set(most)) <= 20
+    store.close()
 
 
 def test_one_that_cannot_be_recorded_leaves_none(store: DecisionStore) -> None:

@@ -47,6 +47,8 @@ FEW = 64
 
 Result = Decision | BaseException
 Answer: TypeAlias = Future[Decision] | asyncio.Future[Decision]
+# Decisions that were made since.
+More: TypeAlias = Callable[[], Sequence[Decision]]
 # Where the code at hand runs, and who asked waits; None in a thread.
 Loop: TypeAlias = asyncio.AbstractEventLoop | None
 
@@ -208,12 +210,15 @@ class Fallbacks:
     def _watch(self) -> None:
         while not self._closed:
             self._waiting.wait()
-            self._waiting.clear()
-            while len(self._queue) and not self._closed:
+            waits = True
+            while waits and not self._closed:
                 before = self._done
                 time.sleep(STUCK_AFTER_S)
+                # Only now, so that it is woken no more often; before it looks, so that nobody is missed.
+                self._waiting.clear()
                 with self._lock:
-                    if self._done == before and len(self._queue) and self._threads < MOST_FALLBACKS:
+                    waits = len(self._queue) > 0
+                    if waits and self._done == before and self._threads < MOST_FALLBACKS:
                         with suppress(RuntimeError):  # the system gives none just now, and is asked again
                             self._another()
 
@@ -253,14 +258,15 @@ class Recorder:
     """Records what was decided: whatever waits, in one transaction, on a thread of its own.
 
     Args:
-        record_all: Writes decisions; gives what stands for each.
+        record_all: Writes decisions, and those made since, which it asks for when it begins to write; gives
+            what stands for each.
         decision: Makes the decision of a request and its outcome.
         recorded: Told of each decision that is on record, with what stands for it, before its asker is.
     """
 
     def __init__(
         self,
-        record_all: Callable[[Sequence[Decision]], Sequence[Decision | IdempotencyConflict]],
+        record_all: Callable[[Sequence[Decision], More], Sequence[Decision | IdempotencyConflict]],
         decision: Callable[[Asked, Outcome], Decision],
         recorded: Callable[[Asked, Outcome, Decision, Decision], None],
     ) -> None:
@@ -318,15 +324,15 @@ class Recorder:
 
     def _work(self) -> None:
         while not self._ended:
-            waiting = self._taken()
+            waiting = self._taken(MOST_TOGETHER, block=True)
             if waiting:
                 self._record(waiting)
 
-    def _taken(self) -> list[tuple[Asked, Outcome]]:
+    def _taken(self, most: int, *, block: bool) -> list[tuple[Asked, Outcome]]:
         taken: list[tuple[Asked, Outcome]] = []
-        while len(taken) < MOST_TOGETHER:
+        while len(taken) < most:
             try:
-                found = self._queue.get(block=not (taken or self._ended))
+                found = self._queue.get(block=block and not (taken or self._ended))
             except Empty:
                 break
             if found is None:
@@ -335,15 +341,25 @@ class Recorder:
             taken.append(found)
         return taken
 
-    def _record(self, waiting: Sequence[tuple[Asked, Outcome]]) -> None:
+    def _record(self, waiting: list[tuple[Asked, Outcome]], *, with_more: bool = True) -> None:
+        made: list[Decision] = []
+
+        def more() -> list[Decision]:
+            # Other processes were writing meanwhile: who came since need not wait for them once more.
+            came = self._taken(MOST_TOGETHER - len(waiting), block=False) if with_more else []
+            waiting.extend(came)  # before anything can fail: now they are this one's to answer
+            since = [self._decision(asked, outcome) for asked, outcome in came]
+            made.extend(since)
+            return since
+
         try:
-            made = [self._decision(asked, outcome) for asked, outcome in waiting]
-            standing = self._record_all(made)
+            made += [self._decision(asked, outcome) for asked, outcome in waiting]
+            standing = self._record_all(tuple(made), more)
         except BaseException as error:
             # What one of them holds may be what the database refuses: the others are not to pay for it.
             if len(waiting) > 1 and not _unavailable(error):
                 for each in waiting:
-                    self._record([each])
+                    self._record([each], with_more=False)
                 return
             self.settle([(asked, error) for asked, _ in waiting])
             return

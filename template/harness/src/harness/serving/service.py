@@ -26,6 +26,7 @@ from harness.serving.admission import (
     Asked,
     Fallbacks,
     Loop,
+    More,
     Outcome,
     Recorder,
     overloaded,
@@ -335,9 +336,9 @@ class Service:
         if call.began:
             asked.span.part("model call", began, now, None if isinstance(answer, Scored) else answer)
 
-    def _record_all(self, made: Sequence[Decision]) -> Sequence[Decision | IdempotencyConflict]:
+    def _record_all(self, made: Sequence[Decision], more: More) -> Sequence[Decision | IdempotencyConflict]:
         started = time.monotonic()
-        standing = self.store.record_all(made)
+        standing = self.store.record_all(made, more)
         self.metrics.committed(time.monotonic() - started)
         return standing
 

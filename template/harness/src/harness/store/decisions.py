@@ -10,6 +10,8 @@ import json
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import compress
+from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,6 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from harness.errors import PilotError
 from harness.store.batches import BatchStore
 from harness.store.database import Database, metadata
+from harness.store.inserting import Insert
 
 decisions = sa.Table(
     "decisions",
@@ -157,7 +160,6 @@ class DecisionStore:
     def __init__(self, url: str, *, alongside: Sequence[Alongside] = ()) -> None:
         self.database = Database(url)
         self.batches = BatchStore(self.database)
-        self._insert = decisions.insert()
         self._alongside = tuple(alongside)
 
     def record(self, decision: Decision) -> Decision:
@@ -175,7 +177,9 @@ class DecisionStore:
             raise done
         return done
 
-    def record_all(self, decisions: Sequence[Decision]) -> list[Recorded]:
+    def record_all(
+        self, decisions: Sequence[Decision], more: Callable[[], Sequence[Decision]] | None = None
+    ) -> list[Recorded]:
         """Write decisions in one transaction; when this returns, all of them have reached the disk.
 
         A key that was used before, here or by another process, is decided once: the same record gets the
@@ -183,31 +187,36 @@ class DecisionStore:
 
         Args:
             decisions: The decisions. One that the database refuses for what is in it fails them all.
+            more: Gives those that were made while others wrote. It is asked once, when it is this one's turn.
 
         Returns:
-            What stands for each, in their order.
+            What stands for each, in their order, ``more`` last.
 
         Raises:
             StoreUnavailable: They could not be written. Nothing was decided, about none of them.
         """
         if not decisions:
             return []
-        rows = {decision.decision_id: _row(decision) for decision in decisions}
+        rows = [_row(decision) for decision in decisions]
         what = "the decision could not be recorded"
         mend = "Free the disk or bring the database back; until then nothing is decided."
         with self.database.writing(what, mend) as connection:
+            if more is not None and (came := more()):
+                decisions = [*decisions, *came]
+                rows += [_row(decision) for decision in came]
             done = _standing(connection, decisions)
-            new = [each for each, stands in zip(decisions, done, strict=True) if stands is each]
+            kept = [stands is each for each, stands in zip(decisions, done, strict=True)]
+            new = list(compress(decisions, kept))
             if new:
                 _hold(connection, new)
-                connection.execute(self._insert, [rows[each.decision_id] for each in new])
+                _insert(connection, list(compress(rows, kept)))
             for write in self._alongside:
                 write(connection, new)
         return done
 
     def write(self, connection: sa.Connection, made: Sequence[Decision]) -> None:
         """Write decisions that no caller named, and what belongs alongside, in another's transaction."""
-        connection.execute(self._insert, [_row(each) for each in made])
+        _insert(connection, [_row(each) for each in made])
         for write in self._alongside:
             write(connection, made)
 
@@ -314,13 +323,16 @@ class DecisionStore:
 _COLUMNS = tuple(
     (field.name, field.name in JSON_COLUMNS) for field in fields(Decision) if field.name in decisions.c
 )
+_values = attrgetter(*(name for name, _ in _COLUMNS))
+_JSON = tuple(place for place, (_, is_json) in enumerate(_COLUMNS) if is_json)
+_insert = Insert(decisions, [name for name, _ in _COLUMNS])
 
 
-def _row(decision: Decision) -> dict[str, Any]:
-    return {
-        name: _as_json(getattr(decision, name)) if is_json else getattr(decision, name)
-        for name, is_json in _COLUMNS
-    }
+def _row(decision: Decision) -> list[Any]:
+    row = list(_values(decision))
+    for place in _JSON:
+        row[place] = _as_json(row[place])
+    return row
 
 
 # Made once: json.dumps makes one for each call that asks for anything but its defaults.

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from harness.store.database import Database, metadata, now
 from harness.store.decisions import JSON_COLUMNS, Decision, decisions
+from harness.store.inserting import Insert
 
 WAITING, DELIVERED, WITHHELD, DEAD, DROPPED = "waiting", "delivered", "withheld", "dead", "dropped"
 # By which hosts agree on who delivers.
@@ -132,20 +133,13 @@ def put(connection: sa.Connection, made: Sequence[Decision]) -> None:
     """Put decisions into the outbox, in the transaction that records them."""
     if not made:
         return
-    rows = [
-        {
-            "decision_id": decision.decision_id,
-            "entity": decision.entity or decision.decision_id,
-            "queued_at": decision.decided_at,
-            "state": WAITING,
-            "attempts": 0,
-        }
-        for decision in made
-    ]
-    connection.execute(_insert, rows)
+    _insert(
+        connection,
+        [(each.decision_id, each.entity or each.decision_id, each.decided_at, WAITING, 0) for each in made],
+    )
 
 
-_insert = outbox.insert()
+_insert = Insert(outbox, ["decision_id", "entity", "queued_at", "state", "attempts"])
 
 
 class Outbox:
