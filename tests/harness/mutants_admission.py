@@ -101,8 +101,8 @@ MUTANTS = (
     Mutant(
         "fallbacks run one after another",
         ADMISSION,
-        "len(self._queue) and self._threads < MOST_FALLBACKS:",
-        "False:",
+        "if waits and self._done == before and self._threads < MOST_FALLBACKS:",
+        "if False:",
         TESTS,
         "beside_each_other",
     ),

@@ -214,8 +214,8 @@ MUTANTS = (
     Mutant(
         "what was made while others wrote is written a second time as what was there before",
         DECISIONS,
-        "                decisions = [*decisions, *came]\n                rows += [_row(decision) for decision in came]",
-        "                decisions = [*decisions, *came]\n                rows += rows",
+        "                rows += [_row(decision) for decision in came]",
+        "                rows += rows",
         KEYS,
         "while_others_wrote",
     ),

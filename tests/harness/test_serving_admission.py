@@ -316,7 +316,7 @@ def test_what_fails_while_it_is_taken_along_fails_alone(
             answers[name] = type(error)
 
     with others_write(deciding) as waits:
-        # Threads that nobody waits for: one that is forgotten is to fail this, and not to keep it from ending.
+        # In threads that nobody waits for: one that is forgotten is not to keep this from ending.
         threading.Thread(target=ask, args=("first",), daemon=True).start()
         assert waits.wait(30)
         for name in ("broken", "last"):
