@@ -564,6 +564,14 @@ MUTANTS = (
         "go_straight",
     ),
     Mutant(
+        "a value of another type is made to fit",
+        "pipeline/frames.py",
+        "    if all(_PLAIN[schema[name]].issuperset(map(type, column)) for name, column in values.items()):\n",
+        "    if values:\n",
+        "test_served_features.py",
+        "another_type",
+    ),
+    Mutant(
         "features are translated with each batch",
         "pipeline/frames.py",
         "        return records.select(*self._translated)\n",

@@ -1,10 +1,17 @@
-"""Expressions are translated once for a service, and compute what they compute anywhere else."""
+"""Frames of records are what their schema says; expressions are translated once for a service, and compute what
+they compute anywhere else."""
 
 from __future__ import annotations
+
+from datetime import date, datetime
+from types import MappingProxyType
+from typing import Any
 
 import narwhals as nw
 import polars as pl
 import pytest
+from hypothesis import given as holds
+from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from harness.pipeline import frames
@@ -61,3 +68,60 @@ def test_names_that_narwhals_made_itself_are_its_business(monkeypatch: pytest.Mo
     assert compute._translated is None
     given = records((3.0, "u"))
     assert_frame_equal(compute(given), by_narwhals(given, WANTED))
+
+
+FIELDS = {"a": pl.Float64, "b": pl.Int64, "c": pl.String, "d": pl.Boolean, "e": pl.Date}
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "a": st.floats() | st.integers(-(2**60), 2**60) | st.booleans(),
+    "b": st.integers(-(2**63), 2**63 - 1) | st.booleans(),
+    "c": st.text(st.characters(exclude_categories=["Cs"])),
+    "d": st.booleans(),
+    "e": st.dates(),
+}
+RECORDS = st.lists(
+    st.fixed_dictionaries(
+        {"b": VALUES["b"] | st.none()},
+        optional={
+            **{name: values | st.none() for name, values in VALUES.items() if name != "b"},
+            "another": st.integers() | st.text(max_size=3),
+        },
+    ).flatmap(lambda made: st.permutations(list(made.items())).map(dict)),
+    max_size=5,
+)
+
+
+@holds(RECORDS)
+def test_a_frame_of_records_is_that_of_their_columns(made: list[dict[str, Any]]) -> None:
+    columns = {name: [record.get(name) for record in made] for name in FIELDS}
+    for records in (made, [MappingProxyType(record) for record in made]):
+        found = frames.of_records(records, FIELDS, [name for name in FIELDS if name != "b"])
+        assert_frame_equal(found, pl.DataFrame(columns, schema=FIELDS))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("b", value) for value in (1.5, 2.0, "7", date(2026, 1, 1), [1])],
+        *[("c", value) for value in (5, 1.5, True)],
+        *[("d", value) for value in (1, 0.0, "true")],
+        ("a", "1.5"),
+        ("e", 5),
+    ],
+)
+def test_a_value_of_another_type_is_refused_and_not_made_fit(name: str, value: Any) -> None:
+    """A package whose field was a whole number must not take 1.5 for 1."""
+    fits = {"a": 1.5, "b": 2, "c": "x", "d": True, "e": date(2026, 1, 1)}
+    for records in ([fits, {**fits, name: value}], [{**fits, name: value}, fits]):
+        with pytest.raises(TypeError):
+            frames.of_records(records, FIELDS)
+
+
+def test_a_moment_is_taken_for_its_day_as_it_was() -> None:
+    moment = datetime(2026, 1, 2, 3, 4)
+    columns = pl.DataFrame({"e": [moment]}, schema={"e": pl.Date})
+    assert_frame_equal(frames.of_records([{"e": moment}], {"e": pl.Date}), columns)
+
+
+def test_a_field_that_has_to_be_there_is_missed() -> None:
+    with pytest.raises(KeyError, match="b"):
+        frames.of_records([{"a": 1.0}], {"a": pl.Float64, "b": pl.Int64}, ["a"])

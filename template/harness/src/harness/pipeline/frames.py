@@ -1,8 +1,9 @@
-"""The columns that stand beside the features, and how to tell the two apart."""
+"""Frames of records and of features, and the columns that stand beside the features."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import narwhals as nw
@@ -20,6 +21,43 @@ def beside(contract: Contract) -> dict[str, nw.Expr]:
         layout.LABEL: nw.col(contract.label).cast(nw.Float64),
         layout.TIME: nw.col(contract.event_time),
     }
+
+
+# What a value may be that Polars takes for the type as it is.
+_PLAIN: Mapping[Any, frozenset[type]] = {
+    pl.String: frozenset({str, type(None)}),
+    pl.Int64: frozenset({int, type(None)}),
+    pl.Float64: frozenset({float, int, type(None)}),
+    pl.Boolean: frozenset({bool, type(None)}),
+    pl.Date: frozenset({date, type(None)}),
+}
+
+
+def of_records(
+    records: Sequence[Mapping[str, Any]], schema: Mapping[str, Any], optional: Collection[str] = ()
+) -> pl.DataFrame:
+    """Records as a frame of this schema and no other columns.
+
+    Polars makes a frame of whole records in a fifth of the time that it takes for one of columns. But then it
+    takes 1.5 for the whole number 1 and "7" for 7, so only records whose values need no translation go that
+    way.
+
+    Args:
+        records: The records.
+        schema: The contract's fields, as ``frame_schema`` types them.
+        optional: The fields that may be missing.
+
+    Raises:
+        KeyError: A record lacks a field.
+        TypeError: A value is not of its field's type.
+    """
+    values = {
+        name: [record.get(name) if name in optional else record[name] for record in records]
+        for name in schema
+    }
+    if all(_PLAIN[schema[name]].issuperset(map(type, column)) for name, column in values.items()):
+        return pl.DataFrame([*map(dict, records)], schema=schema)
+    return pl.DataFrame(values, schema=schema)
 
 
 class Served:

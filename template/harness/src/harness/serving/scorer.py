@@ -124,12 +124,7 @@ class Scorer:
     def _together(
         self, records: Sequence[Mapping[str, Any]], reasons_s: float | None
     ) -> list[Scored | BaseException]:
-        values = {
-            name: [record.get(name) if name in self._optional else record[name] for record in records]
-            for name in self._schema
-        }
-        frame = pl.DataFrame(values, schema=self._schema)
-        features = self._features(frame)
+        features = self._features(frames.of_records(records, self._schema, self._optional))
         scores = self._model_file.predict(self._model, features)
         if len(scores) != len(records):
             raise ScoreInvalid(f"{len(scores)} scores for {len(records)} records")
