@@ -1,5 +1,4 @@
-"""Frames of records are what their schema says; expressions are translated once for a service, and compute what
-they compute anywhere else."""
+"""Frames of records keep to their schema; expressions are translated once, and compute what they always do."""
 
 from __future__ import annotations
 
