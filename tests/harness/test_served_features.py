@@ -1,4 +1,4 @@
-"""Frames of records keep to their schema; expressions are translated once, and compute what they always do."""
+"""Frames of records keep to their schema; expressions are translated once and compute what they did."""
 
 from __future__ import annotations
 
