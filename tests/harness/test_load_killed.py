@@ -38,7 +38,7 @@ AT_A_TIME_S = 1.5
 def test_decisions_that_callers_have_outlive_kill_9(drillable: Any) -> None:
     killed, given = rounds(drillable, count=2, kills=2)
     assert killed == {"worker": 2, "beside": 2, "service": 2}
-    assert given > 30
+    assert given >= 10
 
 
 @pytest.mark.slow
