@@ -35,12 +35,38 @@ MUTANTS = (
         "taken_along_fails_alone",
     ),
     Mutant(
-        "a fallback that hangs gets no thread beside it once somebody came meanwhile",
+        "who comes as nobody is seen to wait is left behind a fallback that hangs",
         ADMISSION,
+        "                self._waiting.clear()\n                with self._lock:\n"
         "                    waits = len(self._queue) > 0\n",
-        "                    waits = False\n",
+        "                with self._lock:\n                    waits = len(self._queue) > 0\n"
+        "                    self._waiting.clear()\n",
         TESTS,
-        "fallback",
+        "behind_a_call_that_hangs",
+    ),
+    Mutant(
+        "who comes while the last transaction is written waits for ever",
+        ADMISSION,
+        "        while not self._ended or len(self._queue):\n",
+        "        while not self._ended:\n",
+        TESTS,
+        "last_transaction",
+    ),
+    Mutant(
+        "a transaction takes along as many as come",
+        ADMISSION,
+        "self._taken(MOST_TOGETHER - len(waiting), block=False)",
+        "self._taken(MOST_TOGETHER, block=False)",
+        TESTS,
+        "takes_along_no_more",
+    ),
+    Mutant(
+        "what is written again one by one takes others along",
+        ADMISSION,
+        "self._record([each], with_more=False)",
+        "self._record([each])",
+        TESTS,
+        "takes_nobody_along",
     ),
     Mutant(
         "each record is a call of its own",

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -26,6 +26,7 @@ from harness.control import kill
 from harness.control.tokens import issue
 from harness.pilot import Answer
 from harness.serving import accepting, explaining, lag, lane, running
+from harness.serving.admission import MOST_TOGETHER, Asked, Fallbacks, Recorder
 from harness.serving.app import create_app
 from harness.serving.asgi import SWITCH_S, PerProcess
 from harness.serving.calls import Busy, Overloaded
@@ -33,7 +34,7 @@ from harness.serving.scorer import Cost
 from harness.serving.server import Prepared
 from harness.serving.service import FallbackFailed
 from harness.settings import load_settings
-from harness.store import DecisionStore, IdempotencyConflict, StoreUnavailable
+from harness.store import DecisionStore, IdempotencyConflict, StoreUnavailable, database
 from harness.store.database import TURNS, WRITES
 from harness.store.turns import Turns
 
@@ -258,6 +259,7 @@ def others_write(deciding: Any) -> Iterator[threading.Event]:
         return record_all(*arguments)
 
     with pytest.MonkeyPatch.context() as patched, Turns(file.with_name(file.name + TURNS)).turn(30):
+        patched.setattr(database, "BUSY_S", 120)
         patched.setattr(deciding._recorder, "_record_all", recording)
         yield waits
 
@@ -267,7 +269,7 @@ def test_who_comes_while_others_write_is_in_the_next_transaction_and_not_in_the_
     tiny: Any, ready: tuple[Any, str], wait: Wait, refused: list[str]
 ) -> None:
     deciding, _ = ready
-    names = ["first", *(f"r-{number}" for number in range(8))]
+    names = ["first", *(f"r-{number}" for number in range(7))]  # rows that are one statement
     with deciding.store.database.writing("", "") as connection:
         for name in refused:
             connection.exec_driver_sql(
@@ -275,12 +277,12 @@ def test_who_comes_while_others_write_is_in_the_next_transaction_and_not_in_the_
                 f"WHEN NEW.record_key = '{name}' BEGIN SELECT RAISE(ABORT, 'refused'); END"
             )
     counted = transactions(deciding.store)
-    with ThreadPoolExecutor(9) as pool:
+    with ThreadPoolExecutor(8) as pool:
         with others_write(deciding) as waits:
             asked = [pool.submit(deciding.decide, tiny.parsed(reading=names[0]))]
             assert waits.wait(30)
             asked += [pool.submit(deciding.decide, tiny.parsed(reading=name)) for name in names[1:]]
-            wait(lambda: len(deciding._recorder._queue) == 8)
+            wait(lambda: len(deciding._recorder._queue) == 7)
         for name, each in zip(names, asked, strict=True):
             if name in refused:
                 with pytest.raises(StoreUnavailable, match="IntegrityError"):
@@ -288,8 +290,8 @@ def test_who_comes_while_others_write_is_in_the_next_transaction_and_not_in_the_
             else:
                 assert each.result(30).record_key == name
     # Where one is refused, the others are written one by one.
-    assert counted[:1] == [0 if refused else 9]
-    assert sorted(counted[1:]) == ([0, *(1,) * 8] if refused else [])
+    assert counted[:1] == [0 if refused else 8]
+    assert sorted(counted[1:]) == ([0, *(1,) * 7] if refused else [])
     assert deciding._recorder.behind == 0
     assert deciding.underway.count().under_way == 0
 
@@ -312,7 +314,7 @@ def test_what_fails_while_it_is_taken_along_fails_alone(
     def ask(name: str) -> None:
         try:
             answers[name] = deciding.decide(tiny.parsed(reading=name)).record_key
-        except ZeroDivisionError as error:
+        except Exception as error:
             answers[name] = type(error)
 
     with others_write(deciding) as waits:
@@ -325,6 +327,132 @@ def test_what_fails_while_it_is_taken_along_fails_alone(
     wait(lambda: len(answers) == 3)
     assert answers == {"first": "first", "broken": ZeroDivisionError, "last": "last"}
     assert deciding._recorder.behind == 0
+
+
+class Asker:
+    """Whoever waits for a record, or for the fallback."""
+
+    loop, behind, started, begun, over = None, 0.0, 0.0, False, False
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        self.answers: list[Any] = []
+
+    def settle(self, result: Any) -> None:
+        self.answers.append(result)
+
+
+def recorder(record_all: Callable[..., Any]) -> tuple[Recorder, Callable[[int], list[Asker]]]:
+    """A recorder that writes by this, and what has so many more recorded."""
+    made = Recorder(record_all, lambda asked, _: asked.name, lambda *_: None)
+
+    def ask(count: int) -> list[Asker]:
+        askers = [Asker(f"{number}") for number in range(count)]
+        for asker in askers:
+            made.enter(asker)
+            made.put(asker, None)
+        return askers
+
+    return made, ask
+
+
+def test_who_comes_while_the_last_transaction_is_written_is_on_record_too(wait: Wait) -> None:
+    """That transaction took the word along that this is the end."""
+    askers: list[Asker] = []
+
+    def record_all(decisions: Any, more: Any) -> Any:
+        if len(askers) > 1:
+            return list(decisions)
+        wait(lambda: askers)
+        closing.start()
+        wait(lambda: len(recording._queue))
+        came = more()
+        askers.extend(ask(5))
+        return [*decisions, *came]
+
+    recording, ask = recorder(record_all)
+    closing = threading.Thread(target=recording.close, daemon=True)
+    askers.extend(ask(1))
+    wait(lambda: closing.ident)
+    closing.join(20)
+    assert not closing.is_alive()
+    assert [asker.answers for asker in askers] == [["0"], *([f"{number}"] for number in range(5))]
+    assert recording.behind == 0
+
+
+def test_a_transaction_takes_along_no_more_than_it_may_hold(wait: Wait) -> None:
+    askers: list[Asker] = []
+    sizes: list[int] = []
+
+    def record_all(decisions: Any, more: Any) -> Any:
+        wait(lambda: askers)
+        if not sizes:
+            askers.extend(ask(MOST_TOGETHER + 50))
+        written = [*decisions, *more()]
+        sizes.append(len(written))
+        return written
+
+    recording, ask = recorder(record_all)
+    askers.extend(ask(1))
+    wait(lambda: recording.behind == 0 and len(askers) > 1)
+    recording.close()
+    assert sizes == [MOST_TOGETHER, 51]
+    assert all(len(asker.answers) == 1 for asker in askers)
+
+
+def test_what_is_written_again_one_by_one_takes_nobody_along(wait: Wait) -> None:
+    """A stranger that cannot be recorded would fail it a second time."""
+    askers: list[Asker] = []
+    sizes: list[int] = []
+
+    def record_all(decisions: Any, more: Any) -> Any:
+        wait(lambda: askers)
+        if len(sizes) < 3:
+            askers.extend(ask(1))
+        written = [*decisions, *more()]
+        sizes.append(len(written))
+        if len(written) > 1:
+            raise ValueError("one of them cannot be written")
+        return written
+
+    recording, ask = recorder(record_all)
+    askers.extend(ask(1))
+    wait(lambda: len(askers) == 4 and recording.behind == 0)
+    recording.close()
+    assert sizes[:3] == [2, 1, 1]
+    assert [asker.answers for asker in askers] == [["0"]] * 4
+
+
+def test_a_request_that_comes_as_nobody_is_seen_to_wait_is_not_left_behind_a_call_that_hangs(
+    wait: Wait,
+) -> None:
+    hangs, decided = threading.Event(), list[Asker]()
+    first, second = Asker("hangs"), Asker("waits")
+
+    def decide(asked: Any) -> None:
+        if asked is first:
+            hangs.wait(60)
+        decided.append(asked)
+
+    class Seen(threading.Event):
+        """Somebody comes at the last moment at which this is still set."""
+
+        def clear(self) -> None:
+            if not second.behind:
+                wait(lambda: not len(fallbacks._queue))
+                second.behind = time.monotonic()
+                fallbacks.put(cast(Asked, second))
+            super().clear()
+
+    fallbacks = Fallbacks(decide, lambda *_: None, within_s=60, budget_s=60)
+    fallbacks._waiting = Seen()
+    first.started = second.started = first.behind = time.monotonic()
+    try:
+        fallbacks.put(cast(Asked, first))
+        wait(lambda: decided == [second])
+    finally:
+        hangs.set()
+        fallbacks.close()
 
 
 def test_09_what_was_answered_before_a_kill_is_on_record(tiny: Any, served: Any) -> None:

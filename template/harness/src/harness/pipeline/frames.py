@@ -27,7 +27,7 @@ def beside(contract: Contract) -> dict[str, nw.Expr]:
 _PLAIN: Mapping[Any, frozenset[type]] = {
     pl.String: frozenset({str, type(None)}),
     pl.Int64: frozenset({int, type(None)}),
-    pl.Float64: frozenset({float, int, type(None)}),
+    pl.Float64: frozenset({float, type(None)}),
     pl.Boolean: frozenset({bool, type(None)}),
     pl.Date: frozenset({date, type(None)}),
 }
@@ -50,6 +50,7 @@ def of_records(
     Raises:
         KeyError: A record lacks a field.
         TypeError: A value is not of its field's type.
+        polars.exceptions.ComputeError: A whole number is beyond 64 bits.
     """
     values = {
         name: [record.get(name) if name in optional else record[name] for record in records]

@@ -323,7 +323,8 @@ class Recorder:
             self._thread.join()
 
     def _work(self) -> None:
-        while not self._ended:
+        # A transaction may take along the word that this is the end, and others come while it is written.
+        while not self._ended or len(self._queue):
             waiting = self._taken(MOST_TOGETHER, block=True)
             if waiting:
                 self._record(waiting)

@@ -23,7 +23,8 @@ class Insert:
     Args:
         table: The table.
         columns: The columns that the rows have, in this order. SQLite is given their values as they are, so
-            they have to be of types that need no translation: text, numbers, truth values, None.
+            they have to be Python's own text, numbers, truth values or None: it would keep a NumPy number as
+            bytes, and text in a column of numbers, without a word.
     """
 
     def __init__(self, table: sa.Table, columns: Sequence[str]) -> None:
@@ -34,6 +35,8 @@ class Insert:
 
     def __call__(self, connection: sa.Connection, rows: Sequence[Sequence[Any]]) -> None:
         """Put rows into the table, in their order."""
+        if not rows:
+            return
         if connection.dialect.name != "sqlite":
             named = [dict(zip(self._columns, row, strict=True)) for row in rows]
             connection.execute(self._table.insert(), named)
