@@ -1,8 +1,8 @@
 """Many rows for one table, in few statements.
 
 SQLAlchemy takes each row apart and puts it together for the driver, and SQLite's driver lets go of the
-interpreter for each row, so that another thread takes it away: for decisions under load that was half of what
-their record took of the processor.
+interpreter for each row, so that another thread takes it away: of what the record of a decision took of the
+processor that was a third and more.
 """
 
 from __future__ import annotations
