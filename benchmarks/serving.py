@@ -235,16 +235,20 @@ def closed(turns: Turns, unrecorded: str) -> list[Row]:
 
 
 def memory(pid: int) -> list[Row]:
-    """What each worker takes, with its model's process, in megabytes; what is shared is divided."""
-    # They are forked from a process beside the supervisor.
-    workers = [worker for each in psutil.Process(pid).children() for worker in each.children()]
+    """What each worker and its model's processes take, in megabytes; what is shared is divided."""
+    # They are forked from two processes beside the supervisor, of which one is Python's own fork server.
+    every = psutil.Process(pid).children(recursive=True)
+    of_models = [each for each in every if "harness.serving.forkserver" in " ".join(each.cmdline())]
+    workers = [each for each in every if each not in of_models and each.ppid() != pid]
     alone = [each.memory_full_info().pss / 1e6 for each in workers]
-    models = [
-        sum(child.memory_full_info().pss for child in each.children(recursive=True)) / 1e6 for each in workers
-    ]
+    models = sum(each.memory_full_info().pss for each in of_models) / 1e6
     return [
         Row("memory of a worker, after the load", alone, "MB"),
-        Row("  its model's process and that which those come from", models, "MB"),
+        Row(
+            "  its part of its model's processes and of those that they come from",
+            [models / len(workers)],
+            "MB",
+        ),
     ]
 
 

@@ -1,7 +1,7 @@
 """`pilot`, with decisions that are recorded nowhere: what the durable record costs is the difference.
 
 Run by the pilot's own Python. The store is replaced from here and nowhere in the product, where there is no
-such switch. Workers import this file again when they start, and so they record nothing either.
+such switch. The process that workers are forked from imports this file too, so they record nothing either.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ for name in ("record", "record_all"):
         setattr(DecisionStore, name, _given)
 
 if __name__ == "__main__":
+    from harness.serving import forking
+
+    forking.PRELOADED.append("unrecorded")
     from harness.cli import main
 
     main()

@@ -7,7 +7,7 @@ from mutants import Mutant
 LANE = "serving/lane.py"
 HOST, PROCESSES, BREAKER = "serving/host.py", "serving/processes.py", "serving/breaker.py"
 FORKSERVER, PACKAGED, WIRE = "serving/forkserver.py", "serving/packaged.py", "serving/wire.py"
-ENVIRONMENT = "serving/environment.py"
+ENVIRONMENT, SERVERS = "serving/environment.py", "serving/servers.py"
 HOSTING, SURROUNDINGS, ENDS = (
     "test_serving_host.py",
     "test_serving_host_surroundings.py",
@@ -90,7 +90,7 @@ MUTANTS = (
     ),
     Mutant(
         "what a team names is not handed on",
-        PROCESSES,
+        SERVERS,
         "**handed_on(wanted.variables)}",
         "**handed_on()}",
         SURROUNDINGS,
@@ -195,8 +195,8 @@ MUTANTS = (
     Mutant(
         "a server goes on without its service",
         FORKSERVER,
-        "while os.getppid() == self._parent:",
-        "while self._parent:",
+        "os.getppid() == self._parent:",
+        "self._parent:",
         ENDS,
         "outlives and connections",
     ),

@@ -149,9 +149,10 @@ def test_one_signal_ends_all_and_answers_what_is_under_way(
     assert "Traceback" not in (tiny.root / "service-0.log").read_text()
 
 
-def forked_from(running: Any) -> psutil.Process:
+def forked_from(workers: list[int]) -> psutil.Process:
     """The process that the workers are forked from."""
-    (found,) = [each for each in psutil.Process(running.process.pid).children() if each.children()]
+    (found,) = {psutil.Process(pid).parent() for pid in workers}
+    assert found is not None
     return found
 
 
@@ -159,22 +160,23 @@ def test_a_signal_to_every_process_ends_them_in_order(tiny: Any, served: Serve, 
     """As a service manager sends it: who forks the workers has to outlive them, or nobody waits for them."""
     digest = tiny.offered()
     running = served("--workers", "2", PILOT_SERVING__BUDGET_MS="30000")
-    at_work(tiny, wait, 2)
+    workers = at_work(tiny, wait, 2)
     begun = tiny.root / "begun"
     tiny.model_does(digest, f"Path({str(begun)!r}).touch(); time.sleep(4)")
     got: list[Any] = []
     asking = threading.Thread(target=lambda: got.append(decided(running.url, tiny)))
     asking.start()
     wait(begun.exists, within=30)
-    forking = forked_from(running)
-    every = [forking, *forking.children(), psutil.Process(running.process.pid)]
+    forking = forked_from(workers)
+    supervisor = psutil.Process(running.process.pid)
+    every = [*supervisor.children(recursive=True), supervisor]
     for process in every:
         process.send_signal(signal.SIGTERM)
     assert running.process.wait(timeout=40) == 0
-    assert not [each.pid for each in every[1:] if _alive(each.pid)]
+    assert not any(_alive(pid) for pid in workers)
     asking.join(timeout=40)
     assert got[0]["decision_id"]
-    wait(lambda: not _alive(forking.pid))
+    wait(lambda: not any(_alive(each.pid) for each in (forking, *every)))
     assert "died or did not answer" not in (tiny.root / "service-0.log").read_text()
 
 
@@ -253,7 +255,7 @@ def test_the_process_that_workers_are_forked_from_is_replaced_with_them(
     tiny.offered()
     running = served("--workers", "2")
     first = at_work(tiny, wait, 2)
-    forked_from(running).kill()
+    forked_from(first).kill()
     wait(lambda: not any(_alive(pid) for pid in first), within=60)
     second = at_work(tiny, wait, 2)
     assert not set(first) & set(second)

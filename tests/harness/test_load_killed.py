@@ -33,6 +33,7 @@ RATE = 60.0
 # Between two kills, at random: a worker is back within a second or two, so some hit one that just starts.
 BETWEEN_S = (0.05, 0.6)
 AT_A_TIME_S = 1.5
+FORKSERVER = "harness.serving.forkserver"
 
 
 def test_decisions_that_callers_have_outlive_kill_9(drillable: Any) -> None:
@@ -128,27 +129,19 @@ def bodies(pilot: ScratchPilot) -> list[str]:
 
 
 def kill_one(service: Service, kind: str, chance: random.Random) -> None:
-    """SIGKILL to a worker, or to a process beside one (a model's, or the one that those come from)."""
+    """SIGKILL to a worker, or to a process beside one: a model's, or one that those come from."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        supervisor = psutil.Process(service.process.pid)
-        workers = [
-            worker for each in _children(supervisor, deep=False) for worker in _children(each, deep=False)
-        ]
-        beside = [child for worker in workers for child in _children(worker)]
-        if found := workers if kind == "worker" else beside:
-            with suppress(psutil.NoSuchProcess):
+        with suppress(psutil.Error):  # one has just ended
+            every = psutil.Process(service.process.pid).children(recursive=True)
+            beside = [each for each in every if FORKSERVER in " ".join(each.cmdline())]
+            # What the supervisor itself started answers nobody.
+            workers = [each for each in every if each not in beside and each.ppid() != service.process.pid]
+            if found := workers if kind == "worker" else beside:
                 chance.choice(found).kill()
                 return
         time.sleep(0.01)
     raise AssertionError(f"there was no process of the kind '{kind}' to kill\n{service.said()}")
-
-
-def _children(process: psutil.Process, *, deep: bool = True) -> list[psutil.Process]:
-    try:
-        return process.children(recursive=deep)
-    except psutil.Error:
-        return []
 
 
 def not_once(store: DecisionStore, ids: list[str]) -> dict[str, int]:

@@ -20,6 +20,7 @@ import psutil
 import pytest
 import uvicorn
 
+from harness.control import live
 from harness.serving import accepting, connections
 from harness.serving.balance import Balance
 from harness.serving.connections import RESERVED_FILES, Bounds, Config, raise_file_limit
@@ -156,10 +157,9 @@ def test_it_serves_with_the_fast_loop_and_parser_and_keeps_bounds_in_every_proce
     tiny: Any, served: Serve
 ) -> None:
     running = served("--workers", "2", PILOT_SERVING__REQUEST_TIMEOUT_S="1")
-    forked = psutil.Process(running.process.pid).children()
-    workers = [worker for each in forked for worker in each.children()]
+    workers = [reader.pid for reader in live(tiny.root)]
     assert len(workers) == 2
-    for worker in workers:
+    for worker in map(psutil.Process, workers):
         loaded = {each.path for each in worker.memory_maps()}
         assert {name for name in ("uvloop", "httptools") for path in loaded if name in path} == {
             "uvloop",

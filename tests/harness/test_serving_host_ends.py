@@ -18,7 +18,7 @@ import httpx
 import psutil
 import pytest
 
-from harness.serving import processes
+from harness.serving import servers
 from harness.serving.forkserver import COMMAND, FORK, IGNORED
 from harness.serving.host import Busy, ModelDied
 from harness.serving.packaged import Surroundings
@@ -123,7 +123,7 @@ def test_closing_starts_nothing_for_the_calls_that_still_wait(
 def test_a_server_whose_service_is_gone_before_it_read_an_answer_ends_without_a_word(
     capfd: pytest.CaptureFixture[str], wait: Wait
 ) -> None:
-    server = processes.ProcessServer(Surroundings((), (), ()))
+    server = servers.ProcessServer(Surroundings((), (), ()))
     ours, theirs = socket.socketpair()
     with ours, theirs:
         socket.send_fds(server._control, [COMMAND.pack(FORK, 0)], [theirs.fileno()])
@@ -207,7 +207,7 @@ def test_models_of_equal_needs_share_a_server(tiny: Any, host: Any) -> None:
     pids = [one.pids()[digest], other.pids()[digest]]
     assert len(set(pids)) == 2
     assert len({psutil.Process(pid).ppid() for pid in pids}) == 1
-    assert psutil.Process(pids[0]).ppid() in {server.pid for server in processes._servers.values()}
+    assert psutil.Process(pids[0]).ppid() in {server.pid for server in servers._servers.values()}
 
 
 def test_a_model_in_shadow_that_takes_its_server_along_takes_none_that_decides(

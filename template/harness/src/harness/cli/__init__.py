@@ -6,10 +6,16 @@ wait for either.
 
 from __future__ import annotations
 
+import sys
+
 from harness import interruption, startup
 
 interruption.no_traceback()
 startup.collect_rarely()
+
+from harness.cli.ahead import import_ahead  # noqa: E402
+
+import_ahead(sys.argv[1:])
 
 from harness.cli.main import main  # noqa: E402
 

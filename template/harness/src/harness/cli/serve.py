@@ -34,6 +34,9 @@ def serve(
         from harness.serving.forking import begin_importing
 
         begin_importing()
+        from harness.serving import zygote
+
+        zygote.begin(settings)
     from harness.serving import logs
     from harness.serving.running import serve as listen
 

@@ -32,8 +32,8 @@ from harness.serving import logs
 from harness.serving.app import create_app, in_force
 from harness.serving.confirming import confirming
 from harness.serving.door import PLAIN
-from harness.serving.processes import end_servers
 from harness.serving.server import Prepared, delivering, prepare
+from harness.serving.servers import Zygote, end_servers, fork_from
 from harness.serving.service import Service
 from harness.serving.tracing import tracing
 from harness.serving.underway import Application, Message
@@ -57,12 +57,14 @@ class Place:
         host: The address that it listens on.
         url: The same as callers write it.
         debug: Whether whole tracebacks are logged.
+        zygote: What its models' libraries are imported in already.
     """
 
     settings: Settings
     host: str
     url: str
     debug: bool = False
+    zygote: Zygote | None = None
 
 
 def application() -> PerProcess:
@@ -159,6 +161,7 @@ class PerProcess:
         debug = place is not None and place.debug
         logs.set_up(debug=debug)
         prepared, self._prepared = self._prepared, None
+        fork_from(place.zygote if place else None)
         settings = place.settings if place else load_settings()
         logs.set_up(debug=debug, form=settings.serving.log_format)
         if prepared is None:

@@ -30,8 +30,8 @@ from harness.serving.processes import (
     NotLoaded,
     are_reasons,
     failure,
-    process_server,
 )
+from harness.serving.servers import process_server
 from harness.serving.why import why_of
 from harness.serving.wire import Ended, Late, Malformed, encode, exactly, receive, send
 

@@ -25,8 +25,9 @@ from harness.serving.calls import Busy, Call, Overloaded, TooSlow
 from harness.serving.deadlines import Deadlines
 from harness.serving.lane import Lane, Terms
 from harness.serving.limits import Limits
-from harness.serving.processes import LOAD_WITHIN_S, ModelDied, ModelFailed
+from harness.serving.processes import ModelDied, ModelFailed
 from harness.serving.scored import Scored, ScoreInvalid
+from harness.serving.servers import LOAD_WITHIN_S
 
 __all__ = [
     "BreakerOpen",

@@ -25,8 +25,9 @@ from harness.serving.calls import Busy, Call, Overloaded, TooSlow
 from harness.serving.handed import Handed
 from harness.serving.limits import Limits
 from harness.serving.packaged import Surroundings, surroundings
-from harness.serving.processes import ModelDied, ModelFailed, ModelProcess, NotLoaded, process_server
+from harness.serving.processes import ModelDied, ModelFailed, ModelProcess, NotLoaded
 from harness.serving.scored import Scored, ScoreInvalid
+from harness.serving.servers import process_server
 
 log = logging.getLogger("harness.serving")
 

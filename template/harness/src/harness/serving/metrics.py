@@ -26,6 +26,7 @@ from prometheus_client.registry import Collector
 from harness.serving import series
 from harness.serving.logs import failed
 from harness.serving.series import Series
+from harness.serving.servers import pids
 from harness.store import Decision
 
 FOLDER = Path("var", "run", "metrics")
@@ -334,6 +335,17 @@ _KINDS: dict[str, Callable[[Family, Mapping[tuple[str, ...], float]], Metric]] =
 }
 
 
+def below(own: psutil.Process) -> list[psutil.Process]:
+    """What that process, which is this one, has started or had forked, and what those have."""
+    found = {each.pid: each for each in own.children(recursive=True)}
+    for pid in pids():
+        with suppress(psutil.Error):  # it has just ended
+            if pid not in found:
+                server = psutil.Process(pid)
+                found |= {each.pid: each for each in (server, *server.children(recursive=True))}
+    return list(found.values())
+
+
 class _Processes:
     """What this process and those below it, in which models run, take of the machine."""
 
@@ -345,7 +357,7 @@ class _Processes:
         with suppress(psutil.Error, OSError):
             own = psutil.Process(os.getpid())
             self._say("worker", [own])
-            self._say("model", own.children(recursive=True))
+            self._say("model", below(own))
 
     def _say(self, process: str, of: Sequence[psutil.Process]) -> None:
         memory = descriptors = began = 0.0

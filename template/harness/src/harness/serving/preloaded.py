@@ -11,10 +11,12 @@ it ends with the last of them.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
 
+gc.disable()  # nothing that is imported is garbage
 _before = {
     number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 }
@@ -30,6 +32,12 @@ import harness.serving.connections  # noqa: E402
 import harness.serving.delivery  # noqa: E402
 import harness.serving.running  # noqa: E402
 import harness.serving.tracing  # noqa: E402, F401
+from harness.startup import collect_rarely  # noqa: E402
+
+# What is there now stays: a collection in a fork would go through it, and copy every page of it.
+gc.freeze()
+gc.enable()
+collect_rarely()
 
 # From here on Python's own fork server sees to Ctrl-C, and gives workers back what it finds.
 signal.signal(signal.SIGINT, _before.pop(signal.SIGINT))

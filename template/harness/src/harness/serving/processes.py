@@ -1,20 +1,16 @@
-"""The service's side of its models' processes: starting them, asking them, and ending them.
+"""The service's side of its models' processes: having them forked, asking them, and ending them.
 
-A process server for each set of libraries (harness.serving.forkserver) serves this whole process. After a
-fork of this process its connections belong to the parent alone, and the child closes its copies of them.
+After a fork of this process its connections belong to the parent alone, and the child closes its copies of
+them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import select
-import signal
 import socket
-import subprocess
 import sys
-import threading
 import time
 import weakref
 from collections.abc import Mapping, Sequence
@@ -25,23 +21,12 @@ from typing import Any, TypeVar
 from harness.errors import PilotError
 from harness.pilot import Amount, Choice, Reason
 from harness.serving.calls import TooSlow
-from harness.serving.environment import handed_on
-from harness.serving.forkserver import ANSWER, COMMAND, FORK, IGNORED, KILL
 from harness.serving.limits import Limits
-from harness.serving.logs import Elsewhere, log_output
-from harness.serving.packaged import Surroundings
+from harness.serving.logs import Elsewhere
 from harness.serving.scored import Scored, ScoreInvalid
+from harness.serving.servers import LOAD_WITHIN_S, ProcessServer
 from harness.serving.wire import Ended, Late, Malformed, encode, receive, send
 
-# The harness is to be found where this process found it, however that came about.
-START = """import sys
-sys.path[:] = sys.argv[3:]
-from harness.serving.forkserver import main
-main(*map(int, sys.argv[1:3]))"""
-LOAD_WITHIN_S = 120.0
-# A batch is small, and threads that share it out wait for each other longer than they compute where every
-# processor has something to do. The environment of the service says otherwise where somebody wants it.
-ALONE = {"POLARS_MAX_THREADS": "1"}
 MOST_TEXT = 1_000
 
 _Kind = TypeVar("_Kind", bound=Elsewhere)
@@ -69,131 +54,11 @@ class InvalidElsewhere(Elsewhere, ScoreInvalid):
     """The model's process says that the score is not valid."""
 
 
-class ProcessServer:
-    """A running harness.serving.forkserver.
-
-    Raises:
-        PilotError: It cannot be started.
-    """
-
-    def __init__(self, wanted: Surroundings) -> None:
-        self._lock = threading.Lock()
-        self._control, theirs = socket.socketpair()
-        command = [sys.executable, "-c", START, str(theirs.fileno()), str(os.getpid()), *sys.path]
-        self._output, theirs_to_write = os.pipe()
-        # Ctrl-C must find it ignoring the signal already, not on the way to it.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
-        try:
-            self._process = subprocess.Popen(
-                command,
-                env={**ALONE, **handed_on(wanted.variables)},
-                stdin=subprocess.DEVNULL,
-                stdout=theirs_to_write,
-                stderr=theirs_to_write,
-                pass_fds=[theirs.fileno()],
-            )
-        except OSError as error:
-            self._control.close()
-            os.close(self._output)
-            raise _cannot_start(error.strerror or "") from error
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            theirs.close()
-            os.close(theirs_to_write)
-        threading.Thread(target=log_output, args=[self._output], name="output", daemon=True).start()
-        with contextlib.suppress(Ended, Late):
-            send(self._control, encode(asdict(wanted)), time.monotonic() + LOAD_WITHIN_S)
-        self._control.settimeout(LOAD_WITHIN_S)
-
-    @property
-    def alive(self) -> bool:
-        """Whether it has not ended."""
-        return self._process.poll() is None
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
-
-    def fork(self) -> tuple[int, socket.socket]:
-        """A new process, and the connection to it.
-
-        Raises:
-            PilotError: There is none.
-        """
-        ours, theirs = socket.socketpair()
-        try:
-            with self._lock:
-                socket.send_fds(self._control, [COMMAND.pack(FORK, 0)], [theirs.fileno()])
-                answer = self._control.recv(ANSWER.size)
-            (pid,) = ANSWER.unpack(answer) if len(answer) == ANSWER.size else (0,)
-        except OSError as error:
-            ours.close()
-            self.end()
-            raise _cannot_start(error.strerror or type(error).__name__) from error
-        finally:
-            theirs.close()
-        if not pid:
-            ours.close()
-            raise _cannot_start("the system gives no further process")
-        return pid, ours
-
-    def kill(self, pid: int) -> None:
-        """End a process that it forked."""
-        # Where it has ended itself, so have they.
-        with contextlib.suppress(OSError):
-            self._control.sendall(COMMAND.pack(KILL, pid))
-
-    def end(self) -> None:
-        """End it, and every process that it forked."""
-        self._control.close()
-        self._process.kill()
-        self._process.wait()
-
-    def forget(self) -> None:
-        """Let go of it in a fork, whose server it is not."""
-        self._control.close()
-        with contextlib.suppress(OSError):  # its thread had read it to its end
-            os.close(self._output)
-        self._process.returncode = 0  # not this process's child: nothing to wait for
-
-
-def _cannot_start(why: str) -> PilotError:
-    return PilotError(
-        f"the model's process cannot be started: {why}",
-        where="serving",
-        mend="See how many processes and how much memory this account may have (ulimit -a).",
-    )
-
-
-_servers: dict[Surroundings, ProcessServer] = {}
-_starting = threading.Lock()
 _running: weakref.WeakSet[ModelProcess] = weakref.WeakSet()
-
-
-def process_server(wanted: Surroundings) -> ProcessServer:
-    """The server of these surroundings, started where there is none that lives."""
-    with _starting:
-        server = _servers.get(wanted)
-        if server is None or not server.alive:
-            server = _servers[wanted] = ProcessServer(wanted)
-        return server
-
-
-def end_servers() -> None:
-    """End every server of this process, and with them every model's process."""
-    with _starting:
-        while _servers:
-            _servers.popitem()[1].end()
 
 
 def _forked() -> None:
     """In a new fork of this process: let go of what is the parent's."""
-    global _starting
-    _starting = threading.Lock()  # somebody may have held it
-    for server in _servers.values():
-        server.forget()
-    _servers.clear()
     for process in list(_running):
         process.forget()
 

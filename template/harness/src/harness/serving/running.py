@@ -15,6 +15,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from harness.errors import PilotError
+from harness.serving import zygote
 from harness.serving.asgi import PerProcess, Place
 from harness.serving.balance import Balance
 from harness.serving.connections import Bounds, Config
@@ -53,7 +54,7 @@ def serve(settings: Settings, *, host: str, port: int, workers: int = 1, debug: 
     prepared = prepare(settings, host)
     listener = listen(host, port)
     url = f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-    place = Place(settings, host, url, debug)
+    place = Place(settings, host, url, debug, zygote.begin(settings) if workers > 1 else None)
     try:
         if workers == 1:
             prepared.load()
@@ -62,6 +63,7 @@ def serve(settings: Settings, *, host: str, port: int, workers: int = 1, debug: 
             prepared.service.close()  # each worker opens its own
             _several(_config(PerProcess(place), settings, tls, workers), listener, url)
     finally:
+        zygote.end()
         listener.close()
 
 
@@ -136,6 +138,8 @@ class _Supervisor(Multiprocess):
         for pid in before:
             if pid not in after:
                 log.error("worker %d died or did not answer, and another takes its place", pid)
+        if zygote.lost():
+            log.warning("what has the models' libraries ready is gone: a new worker imports them itself")
 
     def handle_hup(self) -> None:
         """Replace the workers one after the other; a new one has as long to start as the first ones had."""

@@ -23,8 +23,8 @@ from harness.serving.explaining import Explaining
 from harness.serving.host import ModelHost
 from harness.serving.limits import Limits
 from harness.serving.metrics import Metrics
-from harness.serving.processes import LOAD_WITHIN_S
 from harness.serving.rates import Rates
+from harness.serving.servers import LOAD_WITHIN_S
 from harness.serving.service import Service
 from harness.serving.shadow import Shadow, agreement
 from harness.serving.team import Route, load_routes

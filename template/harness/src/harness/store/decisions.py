@@ -15,7 +15,6 @@ from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from harness.errors import PilotError
 from harness.store.batches import BatchStore
@@ -400,7 +399,16 @@ def _answer(wanted: Decision, taken: sa.Row[Any], standing: Mapping[str, Decisio
 
 
 def _claim(dialect: str) -> Any:
-    insert = postgresql.insert(keys) if dialect == "postgresql" else sqlite.insert(keys)
+    # Each takes a while to import, and a service has one.
+    insert: Any
+    if dialect == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        insert = postgresql.insert(keys)
+    else:
+        from sqlalchemy.dialects import sqlite
+
+        insert = sqlite.insert(keys)
     return insert.on_conflict_do_nothing(index_elements=[keys.c.idempotency_key])
 
 
