@@ -571,6 +571,33 @@ def test_what_waited_for_the_event_loop_has_waited(
 
 
 @pytest.mark.parametrize(
+    ("ago_s", "outcome"),
+    [(-1.0, "assigned"), (0.7, "assigned"), (1.2, "overloaded"), (1.7, None)],
+    ids=["never", "not long", "long", "too long"],
+)
+def test_what_waited_before_anybody_looked_has_waited(
+    tiny: Any, ago_s: float, outcome: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.offered()
+    monkeypatch.setenv("PILOT_SERVING__BUDGET_MS", "2000")
+    deciding = tiny.service()
+    deciding.model_state(wait_s=60)
+
+    async def made() -> Any:
+        return await deciding.decided(tiny.parsed(), arrived=time.monotonic() - ago_s)
+
+    if outcome is None:
+        with pytest.raises(Overloaded):
+            asyncio.run(made())
+    else:
+        decided = asyncio.run(made())
+        assert decided.why == outcome
+        assert ago_s * 1000 <= decided.elapsed_ms < ago_s * 1000 + 1_000 or (
+            ago_s < 0 <= decided.elapsed_ms < 1_000
+        )
+
+
+@pytest.mark.parametrize(
     ("lag_s", "behind", "outcome"),
     [(0.4, 100, "assigned"), (1.2, 100, "overloaded"), (1.6, 100, None), (1.6, 5, "assigned")],
     ids=["not long", "long", "too long", "few"],

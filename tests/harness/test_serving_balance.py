@@ -159,6 +159,12 @@ async def turns(count: int, each_s: float = 0.0) -> int:
     return len(Held.made)
 
 
+@pytest.fixture
+def nobody_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a system that does not tell how many wait."""
+    monkeypatch.setattr(accepting, "callers", lambda _listener: None)
+
+
 @pytest.mark.usefixtures("no_turn_is_long")
 def test_a_worker_that_holds_more_leaves_callers_to_the_others(
     listener: socket.socket, connect: Connect, monkeypatch: pytest.MonkeyPatch
@@ -167,9 +173,34 @@ def test_a_worker_that_holds_more_leaves_callers_to_the_others(
 
     async def meanwhile() -> int:
         connect(40)
+        return await turns(100, 0.001)
+
+    # The other one, which holds nobody, is left its half.
+    assert serving(listener, 0, meanwhile) == 20
+
+
+@pytest.mark.usefixtures("no_turn_is_long", "nobody_tells")
+def test_where_nobody_tells_how_many_wait_a_worker_that_holds_more_leaves_all_of_them(
+    listener: socket.socket, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accepting, "LEAVES_FOR_S", 60)
+
+    async def meanwhile() -> int:
+        connect(40)
         return await turns(100)
 
-    assert serving(listener, 0, meanwhile) <= 2
+    assert serving(listener, 0, meanwhile) <= BEYOND + 2
+
+
+def test_it_is_known_how_many_wait_where_the_system_tells(listener: socket.socket, connect: Connect) -> None:
+    assert accepting.callers(listener) == 0
+    connect(3)
+    assert accepting.callers(listener) == 3
+    listener.accept()[0].close()
+    assert accepting.callers(listener) == 2
+    for other in (socket.socketpair()[0], socket.create_connection(listener.getsockname())):
+        with other:
+            assert accepting.callers(other) is None
 
 
 def test_callers_whom_nobody_else_takes_up_do_not_wait_long(
@@ -197,15 +228,24 @@ def test_a_worker_that_holds_fewer_takes_up_at_once_what_it_lacks(
     assert 20 <= serving(listener, 20, one_turn) <= 24
 
 
-def test_a_busy_worker_takes_up_little_more_than_the_others_hold(
+async def long_turns(connect: Connect) -> int:
+    connect(100)
+    return await turns(6, 0.02)
+
+
+def test_a_busy_worker_takes_up_what_makes_all_equal(
+    listener: socket.socket, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accepting, "LEAVES_FOR_S", 60)
+    # Of 120, of which the other one holds 20. Alone it would take up 80 in each of these turns.
+    assert serving(listener, 20, lambda: long_turns(connect)) == 60
+
+
+@pytest.mark.usefixtures("nobody_tells")
+def test_where_nobody_tells_how_many_wait_a_busy_worker_takes_up_little_more_than_the_others_hold(
     listener: socket.socket, connect: Connect
 ) -> None:
-    async def long_turns() -> int:
-        connect(100)
-        return await turns(6, 0.02)
-
-    # Alone it would take 64 in each of these.
-    assert 20 <= serving(listener, 20, long_turns) <= 20 + 2 * BEYOND + 20 / 8
+    assert 20 <= serving(listener, 20, lambda: long_turns(connect)) <= 20 + 2 * BEYOND + 20 / 8
 
 
 def test_a_quiet_time_is_no_long_turn(

@@ -16,6 +16,7 @@ import logging
 import math
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,16 +31,18 @@ SHORT_S = 0.002
 # In a longer one, one for each part of it that is so long.
 EACH_S = 0.00025
 # Whoever is in is not to wait for whoever comes.
-MOST_TOGETHER = 64
-# A worker that holds more than another by more than this leaves to it who comes. It looks at that again so
-# often, and after so long it takes up itself who is there.
+MOST_TOGETHER = 256
+# A worker that holds more than another by more than this leaves to it who comes, as far as that makes them
+# equal. It looks at that again so often, and after so long it takes up itself who is there.
 MORE = 1
-# However many wait, it takes up together no more than what brings it so far beyond the others, and a share of
-# what it holds: what was taken up once stays.
-BEYOND = 4
-BEYOND_SHARE = 1 / 8
 LEAVES_S = 0.002
 LEAVES_FOR_S = 0.05
+# Where it cannot be told how many wait, it takes up together no more than what brings it so far beyond the
+# others, and a share of what it holds: what was taken up once stays.
+BEYOND = 4
+BEYOND_SHARE = 1 / 8
+# What Linux says of a socket that listens: that it does (tcpi_state), and how many wait (tcpi_unacked).
+WAITING, LISTENS = struct.Struct("=B23xI"), 10
 TELLS_EVERY_S = 1.0
 # Without a file or memory for one more, looking again at once would help nobody.
 AGAIN_AFTER_S = 1.0
@@ -104,7 +107,7 @@ class Accepting:
     def _accept(self) -> None:
         now = time.monotonic()
         lacks = self._lacks()
-        if lacks < -MORE and self._patient:
+        if self._patient and self._leaves(lacks):
             self._next_turn.cancel()
             self._left_at = math.inf
             self._leaves_until = now + LEAVES_FOR_S
@@ -143,9 +146,20 @@ class Accepting:
         """How many to take up in this turn, after one that took so long."""
         waiting = turn_s / EACH_S if turn_s >= SHORT_S else 1
         if self._patient and math.isfinite(lacks):
-            beyond = BEYOND + BEYOND_SHARE * self._holds()
-            waiting = max(lacks, min(waiting, lacks + beyond), 1)
+            waiting = max(lacks, min(waiting, self._share(lacks)), 1)
         return int(min(waiting, MOST_TOGETHER))
+
+    def _leaves(self, lacks: float) -> bool:
+        """Whether those who wait are the others' to take up."""
+        return lacks < -MORE and self._share(lacks) < 1
+
+    def _share(self, lacks: float) -> float:
+        """How many of those who wait are this one's, for all to hold the same in the end."""
+        count = callers(self._listener)
+        if self._balance is None or count is None:
+            return lacks + BEYOND + BEYOND_SHARE * self._holds()
+        others = self._balance.workers - 1
+        return (count + others * lacks) / (others + 1)
 
     def _turn(self) -> None:
         # After this the loop looks at the socket; when it comes here again, nobody was there.
@@ -173,7 +187,7 @@ class Accepting:
 
     def _left_to_others(self) -> None:
         self._patient = time.monotonic() < self._leaves_until
-        if self._patient and self._lacks() < -MORE:
+        if self._patient and self._leaves(self._lacks()):
             self._loop.call_later(LEAVES_S, self._left_to_others)
         else:
             self._again()
@@ -193,6 +207,16 @@ class Accepting:
     async def _greet(self, caller: socket.socket) -> None:
         with suppress(OSError):  # it has gone, or speaks no TLS that is taken, and its line is closed
             await self._loop.connect_accepted_socket(self._protocols, caller, ssl=self._tls)
+
+
+def callers(listener: socket.socket) -> int | None:
+    """How many callers wait to be taken up; None where the system does not tell."""
+    try:
+        told = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, WAITING.size)
+        state, count = WAITING.unpack(told)
+    except (AttributeError, OSError, struct.error):
+        return None
+    return int(count) if state == LISTENS else None
 
 
 class Loop(uvloop.Loop):

@@ -19,6 +19,7 @@ from harness import __version__
 from harness.control import StateUnreadable
 from harness.serving import followed, outcomes, schema, scrape, stopping, tracing
 from harness.serving.access import Access, Guarded, Refused, header, refused, requires
+from harness.serving.arrived import ARRIVED
 from harness.serving.calls import Overloaded
 from harness.serving.door import PLAIN, Door, TooMany, not_here, too_many, unwelcome
 from harness.serving.observed import WHY, Observed
@@ -118,7 +119,7 @@ def create_app(
 
     async def decided(request: Request) -> Response:
         record = await _record(request, record_model)
-        made = await service.decided(record, key=_key(request))
+        made = await service.decided(record, key=_key(request), arrived=request.scope.get(ARRIVED))
         return _Written(made)
 
     # The contract is only known at run time, and FastAPI reads the body's model from the annotation.

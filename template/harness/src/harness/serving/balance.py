@@ -30,11 +30,13 @@ class Balance:
         workers: How many there are.
 
     Attributes:
+        workers: How many there are.
         greeted: How many callers this process has taken up who have no connection yet; infinity where it can
             take up nobody, and nobody is to be left to it.
     """
 
     def __init__(self, workers: int) -> None:
+        self.workers = workers
         self._places = PLACES_A_WORKER * workers
         self._told = RawArray("d", 3 * self._places)
         self._left = False

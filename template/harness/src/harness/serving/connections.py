@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from harness.serving.accepting import Loop
+from harness.serving.arrived import ARRIVED, arrived
 from harness.serving.balance import Balance
 from harness.serving.door import HEADERS
 
@@ -175,11 +176,13 @@ class Bounded(HttpToolsProtocol):
         self._fed = 0  # bytes since the request began
         self._body = 0  # of these, bytes of its body
         self._unheeded = 0  # bytes since its answer was sent
+        self._socket: Any = None
         self._why: tuple[int, str, str] = BAD
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A place is taken, or the connection is refused."""
         super().connection_made(transport)
+        self._socket = transport.get_extra_info("socket")
         self._keeper.held += 1
         if not self._keeper.room(len(self.connections)):
             self._refuse(FULL)
@@ -254,6 +257,7 @@ class Bounded(HttpToolsProtocol):
         """The body is complete."""
         self._keeper.arriving.pop(self, None)
         self._fed = 0
+        self.scope[ARRIVED] = arrived(self._socket)
         super().on_message_complete()
         if self.cycle.response_complete:
             self._wait()

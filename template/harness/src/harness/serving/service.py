@@ -130,11 +130,19 @@ class Service:
         self._admit(record, key, answer, None)
         return answer.result()
 
-    async def decided(self, record: Mapping[str, Any], *, key: str | None = None) -> Decision:
-        """The same as ``decide``, in an event loop."""
+    async def decided(
+        self, record: Mapping[str, Any], *, key: str | None = None, arrived: float | None = None
+    ) -> Decision:
+        """The same as ``decide``, in an event loop.
+
+        Args:
+            record: The same.
+            key: The same.
+            arrived: When the request did, on the clock that only grows; None where it is not known.
+        """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Decision] = loop.create_future()
-        self._admit(record, key, answer, loop)
+        self._admit(record, key, answer, loop, arrived)
         return await answer
 
     def model_state(self, *, wait_s: float = WAIT_FOR_MODELS_S) -> dict[str, str]:
@@ -210,11 +218,21 @@ class Service:
             return replace(found, arm=Arm.FALLBACK, why=Why.LEFT_THE_SANDBOX, digest=None)
         return found
 
-    def _admit(self, record: Mapping[str, Any], key: str | None, answer: Answer, loop: Loop) -> None:
+    def _admit(
+        self,
+        record: Mapping[str, Any],
+        key: str | None,
+        answer: Answer,
+        loop: Loop,
+        arrived: float | None = None,
+    ) -> None:
         """Take a request in: ask who may decide it, and have it wait for whoever that is."""
+        seen = time.monotonic()
         late_s = 0.0 if loop is None else self._lag.seconds(loop)
+        started = seen - late_s if arrived is None else min(arrived, seen)
         # Its answer will wait for the loop as well.
-        if self._recorder.full(self._most, self._patience_s - 2 * late_s):
+        besides_s = seen - started + late_s
+        if self._recorder.full(self._most, self._patience_s - besides_s):
             raise overloaded()
         given = record[self.contract.entity]
         entity = "" if given is None else str(given)
@@ -224,7 +242,7 @@ class Service:
             entity=entity,
             key=key,
             decided_at=now(),
-            started=time.monotonic() - late_s,
+            started=started,
             passage=self.underway.passage(),
             answer=answer,
             loop=loop,
@@ -240,7 +258,7 @@ class Service:
                 raise RealData
             known = self._scores.find(permission.digest, record)
             if known is None:
-                besides_s = 2 * late_s + self._recorder.lag_s
+                besides_s += self._recorder.lag_s
                 self.host.put(permission.digest, Call(record, self._scored, asked, besides_s), loop)
         except Exception as error:
             self._leave(asked, permission, why_of(error), loop)

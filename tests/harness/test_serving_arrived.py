@@ -1,0 +1,88 @@
+"""A request is as old as the system says, whoever came to look at it when."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from harness.serving.arrived import MOST_S, arrived
+from harness.store import DecisionStore
+
+HELD_S = 0.6
+
+
+def test_the_system_tells_when_bytes_arrived() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as caller,
+        listener.accept()[0] as taken,
+    ):
+        caller.send(b"x")
+        sent = time.monotonic()
+        time.sleep(0.3)
+        first = arrived(taken)
+        caller.send(b"x")
+        again = time.monotonic()
+        second = arrived(taken)
+    assert first == pytest.approx(sent, abs=0.15)
+    assert second == pytest.approx(again, abs=0.15)
+
+
+def test_where_the_system_does_not_tell_nobody_knows() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        assert arrived(one) is None
+    assert arrived(one) is None  # closed
+    assert arrived(None) is None  # no socket at all
+
+
+def test_what_cannot_be_is_not_believed() -> None:
+    class Told:
+        def __init__(self, since_ms: int) -> None:
+            self.since_ms = since_ms
+
+        def getsockopt(self, *_: int) -> bytes:
+            return struct.pack("=52xI", self.since_ms)
+
+    assert arrived(Told(round(MOST_S * 1000))) is None
+    assert arrived(Told(1000)) == pytest.approx(time.monotonic() - 1, abs=0.5)
+
+    class Short(Told):
+        def getsockopt(self, *_: int) -> bytes:
+            return b"1234"
+
+    assert arrived(Short(1)) is None
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["a caller who comes", "a caller who is there"])
+def test_a_request_that_came_while_the_service_stood_still_is_as_old_as_that(
+    tiny: Any, served: Callable[..., Any], new: bool
+) -> None:
+    tiny.offered()
+    running = served()
+    service = psutil.Process(running.process.pid)
+    with httpx.Client(base_url=running.url, timeout=30, trust_env=False) as client:
+        client.post("/decide", json=tiny.record).raise_for_status()
+        time.sleep(0.2)  # until nothing but the request could tell that the loop is late
+        os.kill(service.pid, signal.SIGSTOP)
+        going = threading.Timer(HELD_S, os.kill, (service.pid, signal.SIGCONT))
+        going.start()
+        if new:
+            made = httpx.post(f"{running.url}/decide", json=tiny.record, timeout=30, trust_env=False).json()
+        else:
+            made = client.post("/decide", json=tiny.record).json()
+        going.join()
+    kept = DecisionStore(tiny.settings().sqlite_url(tiny.settings().store.url))
+    (found,) = [each for each in kept.latest(10) if each.decision_id == made["decision_id"]]
+    kept.close()
+    assert HELD_S - 0.1 <= found.elapsed_ms / 1000 < 10 * HELD_S
