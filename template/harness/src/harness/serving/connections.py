@@ -257,7 +257,7 @@ class Bounded(HttpToolsProtocol):
         """The body is complete."""
         self._keeper.arriving.pop(self, None)
         self._fed = 0
-        self.scope[ARRIVED] = arrived(self._socket)
+        self.scope["state"][ARRIVED] = arrived(self._socket)
         super().on_message_complete()
         if self.cycle.response_complete:
             self._wait()
