@@ -328,7 +328,7 @@ MUTANTS = (
     Mutant(
         "when a request arrived is told to nobody",
         "serving/app.py",
-        ', arrived=request.scope.get("state", {}).get(ARRIVED))',
+        ", arrived=arrived)",
         ")",
         "test_serving_arrived.py",
         "stood_still",

@@ -119,9 +119,8 @@ def create_app(
 
     async def decided(request: Request) -> Response:
         record = await _record(request, record_model)
-        made = await service.decided(
-            record, key=_key(request), arrived=request.scope.get("state", {}).get(ARRIVED)
-        )
+        arrived = request.scope.get("state", {}).get(ARRIVED)
+        made = await service.decided(record, key=_key(request), arrived=arrived)
         return _Written(made)
 
     # The contract is only known at run time, and FastAPI reads the body's model from the annotation.

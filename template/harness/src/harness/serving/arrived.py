@@ -12,7 +12,7 @@ import struct
 import time
 from typing import Any
 
-# The name in a request's state (ASGI) of the moment at which its last bytes arrived, on the clock that only grows.
+# In a request's state, as ASGI calls it: when its last bytes arrived, on the clock that only grows.
 ARRIVED = "harness.arrived"
 # Of Linux's tcp_info: tcpi_last_data_recv, in milliseconds.
 _SINCE = struct.Struct("=52xI")
