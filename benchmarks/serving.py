@@ -16,11 +16,12 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -181,6 +182,9 @@ def under_load(
                         for connections in (1, MANY):
                             turns.add(called, connections, asker.run(url, connections, plan.seconds))
         armed(pilot)
+        with closing(sqlite3.connect(subject.decisions("unrecorded"))) as store:
+            if store.execute("SELECT count(*) FROM decisions").fetchone() != (0,):
+                raise SystemExit("the service that was to record nothing has recorded decisions")
         rows = closed(turns, unrecorded)
         rows += memory(services[FULL].pid)
         with working("open loops") as report:

@@ -168,6 +168,11 @@ class Service:
                 self._process.wait()
 
 
+def decisions(name: str) -> Path:
+    """The decision store of the service of that name."""
+    return SCRATCH / f"bench-{name}-decisions.db"
+
+
 def decision_service(
     pilot: Path, *arguments: str, name: str = "service", program: str = ".venv/bin/pilot"
 ) -> Service:
@@ -179,11 +184,12 @@ def decision_service(
         name: Of its log and of its store.
         program: What is run in place of `pilot`: a script for the pilot's Python.
     """
-    store = SCRATCH / f"bench-{name}-decisions.db"
+    store = decisions(name)
     for file in (store, *(store.with_name(store.name + end) for end in ("-wal", "-shm"))):
         file.unlink(missing_ok=True)
     command = [".venv/bin/python", program, "serve", "--port", "0", *arguments]
-    return Service(command, pilot, name, PILOT_STORE__URL=f"sqlite:///{store}")
+    # What workers are forked from finds no other script beside the one that is run.
+    return Service(command, pilot, name, PILOT_STORE__URL=f"sqlite:///{store}", PYTHONPATH=str(INSIDE))
 
 
 def empty_service(pilot: Path, workers: int = 1) -> Service:
