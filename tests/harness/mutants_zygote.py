@@ -6,6 +6,7 @@ from mutants import Mutant
 
 AHEAD, FORKING, FORKSERVER = "cli/ahead.py", "serving/forking.py", "serving/forkserver.py"
 SERVERS, ZYGOTE, RUNNING = "serving/servers.py", "serving/zygote.py", "serving/running.py"
+BEFOREHAND, LOOKING = "serving/beforehand.py", "test_serving_beforehand.py"
 STARTUP, ZYGOTES = "test_startup.py", "test_serving_zygote.py"
 
 MUTANTS = (
@@ -168,5 +169,37 @@ MUTANTS = (
         "(OSError",
         ZYGOTES,
         "without_what_it_needs",
+    ),
+    Mutant(
+        "each worker finds for itself what keeps it from starting",
+        RUNNING,
+        "            look(settings, host, debug=debug)\n",
+        "",
+        LOOKING,
+        "told_once",
+    ),
+    Mutant(
+        "what ends while it looks has found nothing",
+        BEFOREHAND,
+        "        return 2, what,",
+        "        return None\n        return 2, what,",
+        LOOKING,
+        "told_once",
+    ),
+    Mutant(
+        "everybody is shown where the code failed",
+        BEFOREHAND,
+        "        if debug:\n            traceback",
+        "        if True:\n            traceback",
+        LOOKING,
+        "told_once",
+    ),
+    Mutant(
+        "whatever was found is a mistake of use",
+        BEFOREHAND,
+        ".get(code, PilotError)",
+        ".get(2, PilotError)",
+        LOOKING,
+        "as_it_would_have",
     ),
 )

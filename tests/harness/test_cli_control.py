@@ -19,7 +19,7 @@ from harness.control.audit import AUDIT
 from harness.control.births import own_birth
 from harness.control.readers import NOTES
 from harness.control.state import STATE
-from harness.serving.server import listen
+from harness.serving.listener import listen
 
 NOBODY = "No service of this pilot has left a note on this host, so nobody was there to confirm it."
 Run = Callable[..., tuple[int, str, str]]

@@ -17,7 +17,7 @@ import uvloop
 
 from harness.serving import accepting
 from harness.serving.accepting import Loop
-from harness.serving.server import listen
+from harness.serving.listener import listen
 
 CALLERS = 150
 BUSY_S = 0.005

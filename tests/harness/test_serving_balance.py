@@ -18,7 +18,7 @@ from harness.control import live
 from harness.serving import accepting, balance
 from harness.serving.accepting import BEYOND, LEAVES_FOR_S, Loop
 from harness.serving.balance import SILENT_S, Balance
-from harness.serving.server import listen
+from harness.serving.listener import listen
 
 Serve = Callable[..., Any]
 Wait = Callable[..., Any]

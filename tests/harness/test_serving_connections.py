@@ -24,7 +24,7 @@ from harness.control import live
 from harness.serving import accepting, connections
 from harness.serving.balance import Balance
 from harness.serving.connections import RESERVED_FILES, Bounds, Config, raise_file_limit
-from harness.serving.server import listen
+from harness.serving.listener import listen
 
 Serve = Callable[..., Any]
 WITHIN_S = 30

@@ -18,7 +18,8 @@ from harness.control.state import STATE
 from harness.errors import PilotError
 from harness.pilot import Answer
 from harness.serving import lane, running, service
-from harness.serving.server import check_stage, listen, loopback
+from harness.serving.listener import listen
+from harness.serving.server import check_stage, loopback
 from harness.store import StoreUnavailable
 
 A = "a" * 64

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from harness.serving.server import listen
+from harness.serving.listener import listen
 
 
 def test_answers_are_sent_at_once() -> None:

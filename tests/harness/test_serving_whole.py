@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from harness.serving import whole
 from harness.serving.app import create_app
 from harness.serving.connections import Bounds, Config
-from harness.serving.server import listen
+from harness.serving.listener import listen
 
 WITHIN_S = 30
 HEAD = b"Host: pilot\r\nContent-Type: application/json\r\n"

@@ -21,7 +21,8 @@ from harness.serving import followed, outcomes, schema, scrape, stopping, tracin
 from harness.serving.access import Access, Guarded, Refused, header, refused, requires
 from harness.serving.arrived import ARRIVED
 from harness.serving.calls import Overloaded
-from harness.serving.door import PLAIN, Door, TooMany, not_here, too_many, unwelcome
+from harness.serving.door import Door, TooMany, not_here, too_many, unwelcome
+from harness.serving.headers import PLAIN
 from harness.serving.observed import WHY, Observed
 from harness.serving.service import FallbackFailed, Service
 from harness.serving.straight import Served, Straight

@@ -20,7 +20,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,14 @@ from harness.errors import PilotError, unforeseen
 from harness.serving import logs
 from harness.serving.app import create_app, in_force
 from harness.serving.confirming import confirming
-from harness.serving.door import PLAIN
+from harness.serving.headers import PLAIN
+from harness.serving.place import Place
 from harness.serving.server import Prepared, delivering, prepare
-from harness.serving.servers import Zygote, end_servers, fork_from
+from harness.serving.servers import end_servers, fork_from
 from harness.serving.service import Service
 from harness.serving.tracing import tracing
 from harness.serving.underway import Application, Message
-from harness.settings import Settings, load_settings
+from harness.settings import load_settings
 
 # Without its note a stop does not know of this process, and asks it nothing.
 NOTED_AGAIN_S = 5.0
@@ -46,25 +47,6 @@ NOTED_AGAIN_S = 5.0
 SWITCH_S = 0.0005
 
 log = logging.getLogger("harness.serving")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where `pilot serve` listens, as each of its processes has to know it.
-
-    Attributes:
-        settings: The pilot's settings, read once: a process that takes another's place goes by the same.
-        host: The address that it listens on.
-        url: The same as callers write it.
-        debug: Whether whole tracebacks are logged.
-        zygote: What its models' libraries are imported in already.
-    """
-
-    settings: Settings
-    host: str
-    url: str
-    debug: bool = False
-    zygote: Zygote | None = None
 
 
 def application() -> PerProcess:
@@ -90,10 +72,6 @@ class PerProcess:
         # What a process had before it was forked stays open in this one: closing it would say goodbye to a
         # database in the name of the other.
         self._inherited: list[Any] = []
-
-    def __reduce__(self) -> tuple[type[PerProcess], tuple[Place | None]]:
-        """A process that is started anew gets the place, and builds everything else itself."""
-        return PerProcess, (self._place,)
 
     async def __call__(
         self,

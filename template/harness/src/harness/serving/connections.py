@@ -23,7 +23,7 @@ from uvicorn.server import ServerState
 from harness.serving.accepting import Loop
 from harness.serving.arrived import ARRIVED, arrived
 from harness.serving.balance import Balance
-from harness.serving.door import HEADERS
+from harness.serving.headers import HEADERS
 
 MOST_HEADERS = 64
 MOST_HEADER_BYTES = 16 * 1024

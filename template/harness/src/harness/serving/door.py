@@ -7,30 +7,18 @@ CORS: no page of another origin may read an answer. What is not there is answere
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeAlias
+from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from harness.serving.headers import HEADERS, HSTS, Header, Headers
 from harness.serving.rates import Left
 from harness.serving.strict import Unwelcome
 from harness.serving.underway import Application, Message
 
-Header: TypeAlias = tuple[bytes, bytes]
-Headers: TypeAlias = tuple[Header, ...]
-
-# With a certificate that is renewed too late it locks callers out, so it holds for a year and no subdomain.
-HSTS = (b"strict-transport-security", b"max-age=31536000")
-HEADERS: Headers = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-)
-PLAIN = {name.decode(): value.decode() for name, value in HEADERS}
 MOST_QUERY = 2_048
 
 

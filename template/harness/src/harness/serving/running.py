@@ -6,6 +6,7 @@ import logging
 import signal
 import socket
 import time
+from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,11 +17,12 @@ from uvicorn.supervisors import Multiprocess
 
 from harness.errors import PilotError
 from harness.serving import zygote
-from harness.serving.asgi import PerProcess, Place
 from harness.serving.balance import Balance
+from harness.serving.beforehand import look
 from harness.serving.connections import Bounds, Config
 from harness.serving.forking import Forked, begin_importing
-from harness.serving.server import listen, prepare
+from harness.serving.listener import listen
+from harness.serving.place import InWorkers, Place
 from harness.serving.tls import renew, tls_options
 from harness.settings import Settings
 
@@ -50,24 +52,31 @@ def serve(settings: Settings, *, host: str, port: int, workers: int = 1, debug: 
     """
     tls = tls_options(settings)
     if workers > 1:
-        begin_importing()
+        try:
+            begin_importing()
+            look(settings, host, debug=debug)
+            with closing(listen(host, port)) as listener:
+                place = Place(settings, host, _url(listener, host, tls), debug, zygote.begin(settings))
+                _several(_config(InWorkers(place), settings, tls, workers), listener, place.url)
+        finally:
+            zygote.end()
+        return
+    # What starts several workers has no use for these.
+    from harness.serving.asgi import PerProcess
+    from harness.serving.server import prepare
+
     prepared = prepare(settings, host)
-    listener = listen(host, port)
-    url = f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-    place = Place(settings, host, url, debug, zygote.begin(settings) if workers > 1 else None)
-    try:
-        if workers == 1:
-            prepared.load()
-            _alone(_config(PerProcess(place, prepared), settings, tls, 1), listener, settings)
-        else:
-            prepared.service.close()  # each worker opens its own
-            _several(_config(PerProcess(place), settings, tls, workers), listener, url)
-    finally:
-        zygote.end()
-        listener.close()
+    with closing(listen(host, port)) as listener:
+        place = Place(settings, host, _url(listener, host, tls), debug)
+        prepared.load()
+        _alone(_config(PerProcess(place, prepared), settings, tls, 1), listener, settings)
 
 
-def _config(app: PerProcess, settings: Settings, tls: dict[str, Any], workers: int) -> Config:
+def _url(listener: socket.socket, host: str, tls: dict[str, Any]) -> str:
+    return f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+
+
+def _config(app: Any, settings: Settings, tls: dict[str, Any], workers: int) -> Config:
     bounds = Bounds(settings.serving.connections, settings.serving.request_timeout_s)
     return Config(
         app,
