@@ -95,7 +95,7 @@ def families(budget_s: float) -> tuple[Family, ...]:
         Family(
             "pilot_decision_duration_seconds",
             "histogram",
-            "From taking up a record to its durable decision.",
+            "From the arrival of a record to its durable decision.",
             ("served_by",),
             around,
         ),

@@ -92,7 +92,7 @@ class Decision:
         bucket: The entity's rollout bucket, 1 to 100; None when the state was not consulted that far.
         stage: The stage that was in force.
         sandbox: Whether this was a decision about nothing real.
-        elapsed_ms: Milliseconds from taking up the request to handing the record to the store.
+        elapsed_ms: Milliseconds from the arrival of the request to handing the record to the store.
         reasons_pending: Whether the reasons are still to be given.
         idempotency_key: The caller's name for the request, unique among all; None where it gave none. It is
             not read back with a decision.
