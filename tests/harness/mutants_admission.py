@@ -304,10 +304,26 @@ MUTANTS = (
     Mutant(
         "what waited where nobody looked has not waited",
         SERVICE,
-        "seen - late_s if arrived is None else min(arrived, seen)",
+        "min(seen - late_s, seen if arrived is None else arrived)",
         "seen - late_s",
         TESTS,
         "before_anybody_looked",
+    ),
+    Mutant(
+        "a request is as young as the last bytes of its caller",
+        SERVICE,
+        "min(seen - late_s, seen if arrived is None else arrived)",
+        "seen - late_s if arrived is None else min(arrived, seen)",
+        TESTS,
+        "no_younger",
+    ),
+    Mutant(
+        "a tick of the clock makes a request old",
+        "serving/arrived.py",
+        "max(0.0, since_s - TICK_S)",
+        "since_s",
+        "test_serving_arrived.py",
+        "not_believed",
     ),
     Mutant(
         "an answer does not wait for the loop",
@@ -336,8 +352,8 @@ MUTANTS = (
     Mutant(
         "whatever a system says of a connection is believed",
         "serving/arrived.py",
-        "return now - since_s if since_s < MOST_S else None",
-        "return now - since_s",
+        " if since_s < MOST_S else None",
+        "",
         "test_serving_arrived.py",
         "not_believed",
     ),

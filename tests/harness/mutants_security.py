@@ -94,10 +94,26 @@ MUTANTS = (
     Mutant(
         "where the system does not tell, nobody waits",
         ACCEPTING,
-        "        if self._balance is None or count is None:\n            return",
-        "        count = count or 0\n        if self._balance is None:\n            return",
+        "if self._balance is None or not count:\n            return",
+        "count = count or 0\n        if self._balance is None:\n            return",
         SHARED,
         "where_nobody_tells",
+    ),
+    Mutant(
+        "those who wait are shared with a worker that has no room",
+        BALANCE,
+        "math.isfinite(held := told[at + _HELD])",
+        "(held := told[at + _HELD]) >= 0",
+        SHARED,
+        "no_other",
+    ),
+    Mutant(
+        "those who wait are shared by two",
+        ACCEPTING,
+        "others = len(self._balance.others())",
+        "others = 1",
+        SHARED,
+        "that_live",
     ),
     Mutant(
         "whatever is connected is taken for something that listens",

@@ -303,9 +303,10 @@ def test_a_worker_that_cannot_start_ends_the_service_and_is_not_tried_for_ever(
     tiny.offered()
     # It can be served by the process that looks first, and by no later one.
     (tiny.root / "src" / "dryfield" / "routes.py").write_text(
-        "import multiprocessing\n\ndef routes(serving):\n"
-        "    if multiprocessing.parent_process() is not None:\n"
-        "        raise ValueError('not here')\n    return []\n"
+        "from pathlib import Path\n\ndef routes(serving):\n"
+        f"    seen = Path({str(tiny.root / 'seen')!r})\n"
+        "    if seen.exists():\n"
+        "        raise ValueError('not here')\n    seen.touch()\n    return []\n"
     )
     done = pilot_command("serve", "--workers", "2", "--port", "0")
     assert done.returncode == 2

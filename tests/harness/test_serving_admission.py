@@ -542,13 +542,22 @@ def test_what_would_wait_too_long_is_the_fallbacks_and_only_then_nobodys(
         assert {each.result(30).served_by for each in waiting} == {"model"}
 
 
-async def _late(deciding: Any, record: Any, late_s: float) -> Any:
+async def _late(deciding: Any, record: Any, late_s: float, arrived: float | None = None) -> Any:
     loop = asyncio.get_running_loop()
     deciding._lag.seconds(loop)
     await asyncio.sleep(2 * lag.EVERY_S)
     deciding._lag.seconds(loop)
     time.sleep(late_s)  # as a loop that has too much to do
-    return await deciding.decided(record)
+    return await deciding.decided(record, arrived=None if arrived is None else time.monotonic() - arrived)
+
+
+def test_what_came_after_a_request_makes_it_no_younger(tiny: Any) -> None:
+    """As of a caller who sends ahead: the system tells of the last bytes only."""
+    tiny.offered()
+    deciding = tiny.service()
+    deciding.model_state(wait_s=60)
+    made = asyncio.run(_late(deciding, tiny.parsed(), 0.5, arrived=0.0))
+    assert made.elapsed_ms >= (0.5 - lag.EVERY_S) * 1000
 
 
 @pytest.mark.parametrize(
@@ -573,7 +582,7 @@ def test_what_waited_for_the_event_loop_has_waited(
 @pytest.mark.parametrize(
     ("ago_s", "outcome"),
     [(-1.0, "assigned"), (0.7, "assigned"), (1.2, "overloaded"), (1.7, None)],
-    ids=["never", "not long", "long", "too long"],
+    ids=["in a moment", "not long", "long", "too long"],
 )
 def test_what_waited_before_anybody_looked_has_waited(
     tiny: Any, ago_s: float, outcome: str | None, monkeypatch: pytest.MonkeyPatch

@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from harness.serving.arrived import MOST_S, arrived
+from harness.serving.arrived import MOST_S, TICK_S, arrived
 from harness.store import DecisionStore
 
 HELD_S = 0.6
@@ -56,6 +56,9 @@ def test_what_cannot_be_is_not_believed() -> None:
 
     assert arrived(Told(round(MOST_S * 1000))) is None
     assert arrived(Told(1000)) == pytest.approx(time.monotonic() - 1, abs=0.5)
+    # A tick of the system's clock makes nothing old.
+    before = time.monotonic()
+    assert (arrived(Told(round(TICK_S * 1000))) or 0) >= before
 
     class Short(Told):
         def getsockopt(self, *_: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import multiprocessing
 import socket
 import time
@@ -129,8 +130,8 @@ def serving(listener: socket.socket, others: float, busy: Callable[[], Any]) -> 
     """Run something beside a worker whose only neighbour holds so many connections."""
 
     class Neighbour(Balance):
-        def fewest(self) -> float:
-            return others
+        def others(self) -> list[float]:
+            return [others] if math.isfinite(others) else []
 
     async def served() -> Any:
         loop = asyncio.get_running_loop()
@@ -226,6 +227,38 @@ def test_a_worker_that_holds_fewer_takes_up_at_once_what_it_lacks(
         return await turns(3)
 
     assert 20 <= serving(listener, 20, one_turn) <= 24
+
+
+@pytest.mark.usefixtures("no_turn_is_long")
+def test_those_who_wait_are_shared_among_the_workers_that_live(
+    listener: socket.socket, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accepting, "LEAVES_FOR_S", 60)
+
+    class Three(Balance):
+        def others(self) -> list[float]:
+            return [0, 0]
+
+    async def served() -> int:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, Loop)
+        loop.balance, loop.held = Three(8), lambda: len(Held.made)
+        server = await loop.create_server(Held, sock=listener)
+        connect(60)
+        taken = await turns(200, 0.001)
+        server.close()
+        return taken
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        assert runner.run(served()) == 20
+
+
+def test_who_is_dead_or_has_no_room_is_no_other() -> None:
+    shared = Balance(3)
+    told_by(shared, OTHER, 5)
+    told_by(shared, THIRD, 7, ago_s=SILENT_S + 1)
+    told_by(shared, -3, math.inf)  # type: ignore[arg-type]
+    assert shared.others() == [5]
 
 
 async def long_turns(connect: Connect) -> int:

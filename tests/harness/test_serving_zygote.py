@@ -6,7 +6,9 @@ import json
 import os
 import re
 import signal
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,12 +70,17 @@ def at_work(tiny: Any, wait: Wait, without: int = 0) -> list[int]:
 
 
 def deciders(url: str, tiny: Any) -> set[str]:
-    """Who decides, asked on connections of their own, so that every worker takes some."""
+    """Who decides, asked on connections that are open at the same time, so that every worker has some."""
     given = []
-    for _ in range(20):
-        answer = httpx.post(f"{url}/decide", json=tiny.record, timeout=30, trust_env=False)
-        assert answer.status_code == 200, answer.text
-        given.append(answer.json()["served_by"])
+    with ExitStack() as stack:
+        lines = [
+            stack.enter_context(httpx.Client(base_url=url, timeout=30, trust_env=False)) for _ in range(12)
+        ]
+        for _ in range(2):
+            for line in lines:
+                answer = line.post("/decide", json=tiny.record)
+                assert answer.status_code == 200, answer.text
+                given.append(answer.json()["served_by"])
     return set(given)
 
 
@@ -179,6 +186,26 @@ def test_a_server_is_forked_and_serves_its_own_service_to_the_end(
     other.end()  # which is nothing to complain of
 
 
+def test_what_was_forked_leaves_nothing_open_when_it_has_ended(first: ProcessServer, wait: Wait) -> None:
+    def once(how: str) -> None:
+        made = ProcessServer(NOTHING, first.zygote)
+        assert psutil.Process(made.pid).ppid() == first.pid
+        if how == "killed":
+            os.kill(made.pid, signal.SIGKILL)
+            wait(lambda: not made.alive)
+        made.end()
+
+    def readers() -> int:
+        return sum(each.name == "output" for each in threading.enumerate())
+
+    own, at_first = psutil.Process(), readers()
+    before = own.num_fds()
+    for how in ("ended", "killed") * 3:
+        once(how)
+    wait(lambda: readers() <= at_first)  # what reads the output of each ends a moment later
+    assert own.num_fds() <= before
+
+
 def test_what_was_forked_outlives_an_end_in_order(
     first: ProcessServer, another: Callable[..., ProcessServer], wait: Wait
 ) -> None:
@@ -236,6 +263,20 @@ def test_what_is_forked_has_open_and_ignores_what_one_that_was_started_has(
         plain.end()
 
 
+def test_models_draw_numbers_of_their_own(tiny: Any, host: Any, record: Any) -> None:
+    digest = tiny.package().digest
+    drawn = tiny.root / "drawn"
+    drawn.mkdir()
+    tiny.model_does(
+        digest,
+        f"(Path({str(drawn)!r}) / str(os.getpid())).write_text(str(np.random.random()))\n"
+        "return np.array([0.9])",
+    )
+    for asking in (host(budget_s=30), host(budget_s=30)):
+        asking.score(digest, record)
+    assert len({each.read_text() for each in drawn.iterdir()}) == len(list(drawn.iterdir())) == 2
+
+
 def test_what_needs_other_libraries_is_started(another: Callable[..., ProcessServer]) -> None:
     assert psutil.Process(another(replace(NOTHING, modules=("json",))).pid).ppid() == os.getpid()
 
@@ -252,10 +293,12 @@ def test_without_an_answer_a_server_is_started(
     if how == signal.SIGKILL:
         wait(lambda: not first.alive)
     else:
-        monkeypatch.setattr(servers, "LOAD_WITHIN_S", 1.0)
+        monkeypatch.setattr(servers, "FORKED_WITHIN_S", 1.0)
+    servers.fork_from(first.zygote)
     made = another()
     assert psutil.Process(made.pid).ppid() == os.getpid()
     assert made.alive
+    assert servers._zygote is None  # and nobody waits for it once more
 
 
 def test_a_fork_of_the_service_lets_go_of_what_was_forked_for_its_parent(
@@ -292,7 +335,7 @@ def test_it_is_begun_once_for_the_model_that_decides(tiny: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "lacking", ["a model", "a state that can be read", "the package", "the system's word"]
+    "lacking", ["a model", "a state that can be read", "the package", "the system's word", "its signals"]
 )
 def test_without_what_it_needs_it_is_not_begun_and_nothing_is_said(
     tiny: Any, monkeypatch: pytest.MonkeyPatch, lacking: str
@@ -306,6 +349,12 @@ def test_without_what_it_needs_it_is_not_begun_and_nothing_is_said(
         (settings.path(settings.serving.models) / digest / MANIFEST).write_text("{")
     if lacking == "the system's word":
         monkeypatch.delattr(os, "pidfd_open")
+    if lacking == "its signals":
+
+        def forbidden(*_: Any) -> None:
+            raise PermissionError
+
+        monkeypatch.setattr(signal, "pidfd_send_signal", forbidden)
     assert zygote.begin(tiny.settings()) is None
     assert zygote._begun is None
     zygote.end()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,6 +92,27 @@ def test_the_process_that_workers_are_forked_from_begins_before_anything_large_i
     arguments: list[str], said: str, python: Callable[..., subprocess.Popen[str]]
 ) -> None:
     assert python(BEGINS, *arguments).communicate(timeout=60) == (said, "")
+
+
+def test_a_command_that_is_told_to_end_while_it_imports_leaves_no_folder(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness.cli", "serve", "--workers", "2"],
+        cwd=tmp_path,
+        env=environment | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while not list(tmp_path.glob("pymp-*")):
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.terminate()
+        process.wait(30)
+    finally:
+        process.kill()
+    assert list(tmp_path.glob("pymp-*")) == []
 
 
 WORKER = """

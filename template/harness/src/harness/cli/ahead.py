@@ -10,6 +10,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness import interruption
+
 
 def import_ahead(arguments: Sequence[str]) -> None:
     """Start the process that workers are forked from, where several seem to be wanted.
@@ -20,6 +22,7 @@ def import_ahead(arguments: Sequence[str]) -> None:
     if arguments[:1] == ["serve"] and several(arguments):
         from harness.serving.forking import begin_importing
 
+        interruption.end_cleanly()  # Python leaves a folder behind else
         begin_importing()
 
 

@@ -34,13 +34,15 @@ def serve(
         from harness.serving.forking import begin_importing
 
         begin_importing()
+    from harness.serving import logs
+
+    logs.set_up(debug=context.debug(), form=settings.serving.log_format)
+    if several > 1:
         from harness.serving import zygote
 
         zygote.begin(settings)
-    from harness.serving import logs
     from harness.serving.running import serve as listen
 
-    logs.set_up(debug=context.debug(), form=settings.serving.log_format)
     listen(
         settings,
         host=host if host is not None else settings.serving.host,

@@ -156,9 +156,10 @@ class Accepting:
     def _share(self, lacks: float) -> float:
         """How many of those who wait are this one's, for all to hold the same in the end."""
         count = callers(self._listener)
-        if self._balance is None or count is None:
+        # Somebody waited a moment ago: a system that knows of none does not know.
+        if self._balance is None or not count:
             return lacks + BEYOND + BEYOND_SHARE * self._holds()
-        others = self._balance.workers - 1
+        others = len(self._balance.others())
         return (count + others * lacks) / (others + 1)
 
     def _turn(self) -> None:

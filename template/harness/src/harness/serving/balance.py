@@ -30,13 +30,11 @@ class Balance:
         workers: How many there are.
 
     Attributes:
-        workers: How many there are.
         greeted: How many callers this process has taken up who have no connection yet; infinity where it can
             take up nobody, and nobody is to be left to it.
     """
 
     def __init__(self, workers: int) -> None:
-        self.workers = workers
         self._places = PLACES_A_WORKER * workers
         self._told = RawArray("d", 3 * self._places)
         self._left = False
@@ -60,15 +58,16 @@ class Balance:
 
     def fewest(self) -> float:
         """The fewest connections that any of the others holds; infinity without others."""
+        return min(self.others(), default=math.inf)
+
+    def others(self) -> list[float]:
+        """What each of the others holds that lives and has room for one more."""
         told, mine, since = self._told, os.getpid(), time.monotonic() - SILENT_S
-        return min(
-            (
-                told[at + _HELD]
-                for at in range(0, 3 * self._places, 3)
-                if told[at + _AT] > since and told[at + _PID] != mine
-            ),
-            default=math.inf,
-        )
+        return [
+            held
+            for at in range(0, 3 * self._places, 3)
+            if told[at + _AT] > since and told[at + _PID] != mine and math.isfinite(held := told[at + _HELD])
+        ]
 
     def _place(self) -> int:
         told, mine = self._told, os.getpid()

@@ -6,8 +6,12 @@ By a process like a worker, and not by the one that starts them: that has no use
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import sys
+import threading
 import traceback
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import TypeAlias
 
@@ -32,12 +36,16 @@ def look(settings: Settings, host: str, *, debug: bool) -> None:
         PilotError: What keeps it from starting.
     """
     ours, theirs = multiprocessing.Pipe(duplex=False)
-    process = Forked(target=_look, args=(theirs, settings, host, debug), daemon=True)
+    process = Forked(target=_look, args=(theirs, settings, host, debug))
     process.start()
     theirs.close()
-    with ours:
-        found = _heard(ours)
-    process.join()
+    try:
+        with ours:
+            found = _heard(ours)
+    finally:
+        # It has said all, or nobody wants to know; what the team's code started may hold it up.
+        process.kill()
+        process.join()
     if found is not None:
         raise error(found)
 
@@ -61,6 +69,7 @@ def _heard(connection: Connection) -> Found:
 def _look(telling: Connection, settings: Settings, host: str, debug: bool) -> None:
     # Ctrl-C reaches it too, and whoever started it ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_who_asked, name="asked", daemon=True).start()
     logs.set_up(debug=debug, form=settings.serving.log_format)
     from harness.serving.server import prepare
 
@@ -72,4 +81,14 @@ def _look(telling: Connection, settings: Settings, host: str, debug: bool) -> No
             traceback.print_exception(raised)
         known = raised if isinstance(raised, PilotError) else unforeseen(raised, settings.root)
         found = known.exit_code, known.what, known.where, known.mend
-    telling.send(found)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    with suppress(OSError):  # nobody wants to know any more
+        telling.send(found)
+
+
+def _end_with_who_asked() -> None:
+    asked = multiprocessing.parent_process()
+    if asked is not None:
+        asked.join()
+        os._exit(1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from multiprocessing.context import ForkServerProcess
 
 from harness.errors import PilotError
 
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PRELOADED = ["harness.serving.preloaded"]
 # The process that workers are forked from may end meanwhile, as for want of memory.
 START_TRIES = 3
@@ -27,7 +29,12 @@ log = logging.getLogger("harness.serving")
 def begin_importing() -> None:
     """Start the process that workers are forked from, which imports while this one does; once is enough."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
-    forkserver.ensure_running()
+    # Ctrl-C must find it ignoring the signal already, not on the way to it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Forked(ForkServerProcess):

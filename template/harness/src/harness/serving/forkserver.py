@@ -1,7 +1,7 @@
 """The process that has a model's libraries imported, and forks the processes that models run in.
 
 It imports and never uses: threads of OpenMP or Polars would not come along into a fork. It holds nothing of
-the service's but the connection to it, and ends with it, and what it forked ends with it.
+the service's but the connection to it, and ends with it, and the models' processes that it forked with it.
 
 Commands are five bytes: a letter and a number. ``F`` comes with a connection, which the new process gets, and
 is answered by the new process's id; ``K`` ends the process of that id. ``S`` makes another server like it for
@@ -179,6 +179,9 @@ class _Server:
 
 def _host(connection: int, server: int) -> None:
     end_with_parent(server)
+    # Python's own numbers begin anew in a fork, and NumPy's would be the same in every process.
+    if numbers := sys.modules.get("numpy.random"):
+        numbers.seed()
     from harness.serving import hosted
 
     hosted.run(socket.socket(fileno=connection))

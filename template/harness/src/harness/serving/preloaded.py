@@ -20,6 +20,7 @@ gc.disable()  # nothing that is imported is garbage
 _before = {
     number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 }
+signal.pthread_sigmask(signal.SIG_UNBLOCK, tuple(_before))  # they were held up meanwhile
 # Python has this process import from the working directory first: a file of the team's would be taken for the
 # library of that name.
 sys.path[:] = [each for each in sys.path if each]

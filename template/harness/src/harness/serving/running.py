@@ -50,9 +50,9 @@ def serve(settings: Settings, *, host: str, port: int, workers: int = 1, debug: 
         PilotError: The address is not allowed in the stage, or is in use, or routes.py cannot be served, or a
             worker could not start, or the certificate cannot be used.
     """
-    tls = tls_options(settings)
     if workers > 1:
         try:
+            tls = tls_options(settings)
             begin_importing()
             look(settings, host, debug=debug)
             with closing(listen(host, port)) as listener:
@@ -65,6 +65,7 @@ def serve(settings: Settings, *, host: str, port: int, workers: int = 1, debug: 
     from harness.serving.asgi import PerProcess
     from harness.serving.server import prepare
 
+    tls = tls_options(settings)
     prepared = prepare(settings, host)
     with closing(listen(host, port)) as listener:
         place = Place(settings, host, _url(listener, host, tls), debug)

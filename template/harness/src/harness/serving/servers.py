@@ -32,6 +32,8 @@ sys.path[:] = sys.argv[3:]
 from harness.serving.forkserver import main
 main(*map(int, sys.argv[1:3]))"""
 LOAD_WITHIN_S = 120.0
+# How long to wait for what others are forked from: it may still import, and may have been stopped.
+FORKED_WITHIN_S = 10.0
 # A batch is small, and threads that share it out wait for each other longer than they compute where every
 # processor has something to do. The environment of the service says otherwise where somebody wants it.
 ALONE = {"POLARS_MAX_THREADS": "1"}
@@ -123,6 +125,8 @@ class ProcessServer:
         self._control.close()
         with contextlib.suppress(OSError):  # its thread had read it to its end
             os.close(self._output)
+        if isinstance(self._process, _Adopted):
+            self._process.forget()
         self._process.returncode = 0  # not this process's child: nothing to wait for
 
 
@@ -138,6 +142,8 @@ class _Adopted:
         self.pid = pid
         self.returncode: int | None = None
         self._descriptor = descriptor
+        self._lock = threading.Lock()
+        os.set_inheritable(descriptor, False)
 
     def poll(self) -> int | None:
         """None while it runs."""
@@ -149,16 +155,24 @@ class _Adopted:
 
     def kill(self) -> None:
         """Kill it, unless it has ended."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
+        with self._lock, contextlib.suppress(ProcessLookupError):
+            if self.returncode is None:
+                signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
+
+    def forget(self) -> None:
+        """Let go of it in a fork, whose it is not."""
+        if self.returncode is None:
+            os.close(self._descriptor)
 
     def _ended(self, within_ms: int | None) -> int | None:
-        if self.returncode is None:
-            watched = select.poll()
-            watched.register(self._descriptor, select.POLLIN)
-            if watched.poll(within_ms):
-                self.returncode = 0
-        return self.returncode
+        with self._lock:
+            if self.returncode is None:
+                watched = select.poll()
+                watched.register(self._descriptor, select.POLLIN)
+                if watched.poll(within_ms):
+                    os.close(self._descriptor)
+                    self.returncode = 0
+            return self.returncode
 
 
 _Running = subprocess.Popen[bytes] | _Adopted
@@ -178,12 +192,13 @@ def _forked_from(zygote: Zygote | None, wanted: Surroundings) -> tuple[_Running,
         finally:
             theirs.close()
             os.close(theirs_to_write)
-        control.settimeout(LOAD_WITHIN_S)
+        control.settimeout(FORKED_WITHIN_S)
         answer, descriptors, _, _ = socket.recv_fds(control, ANSWER.size, 1)
         if descriptors:
             return _Adopted(ANSWER.unpack(answer)[0], descriptors[0]), control, output
-    except OSError:  # it has ended
+    except OSError:  # it has ended, or hangs
         pass
+    fork_from(None)  # who is asked next is not to wait for it again
     control.close()
     os.close(output)
     return None
@@ -246,8 +261,8 @@ def process_server(wanted: Surroundings) -> ProcessServer:
 
 
 def pids() -> list[int]:
-    """The process of every server of this process."""
-    return [server.pid for server in list(_servers.values())]
+    """The process of every server of this process that has not ended."""
+    return [server.pid for server in list(_servers.values()) if server.alive]
 
 
 def end_servers() -> None:

@@ -229,7 +229,8 @@ class Service:
         """Take a request in: ask who may decide it, and have it wait for whoever that is."""
         seen = time.monotonic()
         late_s = 0.0 if loop is None else self._lag.seconds(loop)
-        started = seen - late_s if arrived is None else min(arrived, seen)
+        # What came after it, as of a caller who sends ahead, makes a request younger than it is.
+        started = min(seen - late_s, seen if arrived is None else arrived)
         # Its answer will wait for the loop as well.
         besides_s = seen - started + late_s
         if self._recorder.full(self._most, self._patience_s - besides_s):

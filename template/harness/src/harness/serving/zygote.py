@@ -8,6 +8,7 @@ that finds it gone, or that needs other libraries by now, has a server of its ow
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import replace
 
 from harness.control import StateUnreadable, settings_control
@@ -34,7 +35,7 @@ def begin(settings: Settings) -> Zygote | None:
     global _begun
     if _begun is None:
         try:
-            os.close(os.pidfd_open(os.getpid()))
+            _check_system()
             state = settings_control(settings).state()
             slot = None if state is None else state.champion or state.challenger
             if slot is None:
@@ -46,6 +47,15 @@ def begin(settings: Settings) -> Zygote | None:
         except (AttributeError, OSError, StateUnreadable, PilotError):
             return None
     return _begun.zygote
+
+
+def _check_system() -> None:
+    """Try what naming a process takes; a container may forbid either."""
+    itself = os.pidfd_open(os.getpid())
+    try:
+        signal.pidfd_send_signal(itself, 0)
+    finally:
+        os.close(itself)
 
 
 def lost() -> bool:
