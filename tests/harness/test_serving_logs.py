@@ -160,7 +160,7 @@ def test_the_server_and_libraries_log_no_text_of_an_exception_either(
     site = tiny.root / "src" / "sitecustomize.py"
     site.write_text(
         "import harness.serving.service as service\n"
-        "async def decided(self, record, key=None):\n"
+        "async def decided(self, record, **_):\n"
         f"    raise ValueError('{MARK} ' + record['plot'])\n"
         "service.Service.decided = decided\n"
     )
