@@ -85,7 +85,7 @@ MUTANTS = (
     Mutant(
         "without what it is forked from no server starts",
         SERVERS,
-        "    except OSError:  # it has ended",
+        "    except OSError:  # it has ended, or hangs",
         "    except ZeroDivisionError:",
         ZYGOTES,
         "without_an_answer",
