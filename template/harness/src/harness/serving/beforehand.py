@@ -20,6 +20,8 @@ from harness.serving import logs
 from harness.serving.forking import Forked
 from harness.settings import Settings
 
+# Once it has said what it found; what the team's code has started may hold it up for ever.
+ENDS_WITHIN_S = 1.0
 # Exit code, what, where and mend of an error.
 Found: TypeAlias = tuple[int, str, str, str] | None
 
@@ -42,8 +44,8 @@ def look(settings: Settings, host: str, *, debug: bool) -> None:
     try:
         with ours:
             found = _heard(ours)
+        process.join(ENDS_WITHIN_S)
     finally:
-        # It has said all, or nobody wants to know; what the team's code started may hold it up.
         process.kill()
         process.join()
     if found is not None:
@@ -60,7 +62,7 @@ def error(found: tuple[int, str, str, str]) -> PilotError:
 def _heard(connection: Connection) -> Found:
     try:
         found: Found = connection.recv()
-    except EOFError:
+    except (EOFError, OSError):
         what = "the process that looks whether a service can start has ended without a word"
         return 2, what, "pilot serve", "See the lines above, and what this machine has left of memory."
     return found
