@@ -17,6 +17,46 @@ WHOLE, AS_A_WHOLE, LOGGED = "serving/whole.py", "test_serving_whole.py", "test_s
 
 MUTANTS = (
     Mutant(
+        "NaN is written as null",
+        "encoding.py",
+        'if b"null" in found and not _finite(value):',
+        "if False:",
+        "test_encoding.py",
+        "no_number",
+    ),
+    Mutant(
+        "NaN within a list is written as null",
+        "encoding.py",
+        "not isinstance(value, list | tuple) or all(map(_finite, value))",
+        "True",
+        "test_encoding.py",
+        "no_number",
+    ),
+    Mutant(
+        "moments are written as orjson has them",
+        "encoding.py",
+        " | orjson.OPT_PASSTHROUGH_DATETIME",
+        "",
+        "test_encoding.py",
+        "all_else",
+    ),
+    Mutant(
+        "dataclasses are written as orjson has them",
+        "encoding.py",
+        "orjson.OPT_PASSTHROUGH_DATACLASS | ",
+        "",
+        "test_encoding.py",
+        "all_else",
+    ),
+    Mutant(
+        "what orjson cannot write is not asked of the exact encoder",
+        "encoding.py",
+        "        except TypeError:\n            return self._exactly(value).encode()\n",
+        "        except TypeError:\n            raise\n",
+        "test_encoding.py",
+        "all_else",
+    ),
+    Mutant(
         "who comes while others write waits for the transaction after the next",
         ADMISSION,
         "block=False) if with_more else []",

@@ -105,6 +105,14 @@ MUTANTS = (
         "whatever_becomes",
     ),
     Mutant(
+        "an answer and its decision hold each other",
+        UNDERWAY,
+        "answer, self._answer = self._answer, None",
+        "answer = self._answer",
+        "test_serving_whole.py",
+        "leaves_nothing",
+    ),
+    Mutant(
         "a forked process goes on with its parent's service",
         ASGI,
         "if self._starting is None or self._pid != os.getpid():",

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 
 from harness import __version__
 from harness.control import StateUnreadable
+from harness.encoding import Encoder
 from harness.serving import followed, outcomes, schema, scrape, stopping, tracing
 from harness.serving.access import Access, Guarded, Refused, header, refused, requires
 from harness.serving.arrived import ARRIVED
@@ -257,15 +258,14 @@ class _Written(Response):
                 "sandbox": made.sandbox,
                 "reasons_pending": made.reasons_pending,
             }
-        ).encode()
+        )
         self.raw_headers = [
             (b"content-length", b"%d" % len(self.body)),
             (b"content-type", b"application/json"),
         ]
 
 
-# Made once: json.dumps makes one for each call that asks for anything but its defaults.
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_encode = Encoder(json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")))
 
 
 def in_force(service: Service) -> dict[str, Any]:

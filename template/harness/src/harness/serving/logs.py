@@ -22,6 +22,7 @@ from select import PIPE_BUF
 from types import TracebackType
 from typing import Any, Literal, TextIO, TypeAlias
 
+from harness.encoding import Encoder
 from harness.errors import place
 from harness.serving.followed import followed
 
@@ -106,7 +107,7 @@ class Objects(Lines):
         told["pid"] = record.process
         if record.exc_info:
             told["exception"] = self.formatException(record.exc_info).strip()
-        return _encode(told)
+        return _encode(told).decode()
 
     def _at(self, record: logging.LogRecord) -> str:
         second = int(record.created)
@@ -116,7 +117,7 @@ class Objects(Lines):
         return f"{self._moment}.{int(record.msecs):03d}Z"
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
+_encode = Encoder(json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str))
 
 
 class Lined(logging.StreamHandler[TextIO]):

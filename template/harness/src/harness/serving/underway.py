@@ -80,10 +80,12 @@ class Passage:
 
     def decided(self) -> None:
         """It is on record; it counts until its answer was sent."""
-        if self._answer is None:
+        # The answer will point at it: two that point at each other are left to the garbage collector.
+        answer, self._answer = self._answer, None
+        if answer is None:
             self.end(decided=True)
         else:
-            self._answer.take(self)
+            answer.take(self)
 
     def end(self, *, decided: bool) -> None:
         """It is over."""

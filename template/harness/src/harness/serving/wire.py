@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
+from harness.encoding import Encoder
+
 MOST_BYTES = 1 << 22
 _LENGTH = struct.Struct("!I")
 
@@ -37,7 +39,7 @@ def encode(message: Mapping[str, Any]) -> bytes:
         ValueError: It is larger than a message may be, or holds NaN or infinity.
         TypeError: It holds something that JSON and a record have no form for.
     """
-    text = json.dumps(message, default=_date, allow_nan=False, separators=(",", ":")).encode()
+    text = _encode(message)
     if len(text) > MOST_BYTES:
         raise ValueError(f"a message of {len(text)} bytes")
     return _LENGTH.pack(len(text)) + text
@@ -120,6 +122,9 @@ def _date(value: object) -> str:
     if isinstance(value, date):
         return value.isoformat()
     raise TypeError(f"a {type(value).__name__} in a record")
+
+
+_encode = Encoder(json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_date))
 
 
 def _no_constant(name: str) -> object:

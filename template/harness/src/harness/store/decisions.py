@@ -16,6 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from harness.encoding import Encoder
 from harness.errors import PilotError
 from harness.store.batches import BatchStore
 from harness.store.database import Database, metadata
@@ -334,8 +335,11 @@ def _row(decision: Decision) -> list[Any]:
     return row
 
 
-# Made once: json.dumps makes one for each call that asks for anything but its defaults.
-_as_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str).encode
+_encode = Encoder(json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=str))
+
+
+def _as_json(value: Any) -> str:
+    return _encode(value).decode()
 
 
 def _sha256(record: Mapping[str, Any]) -> str:
