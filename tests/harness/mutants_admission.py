@@ -27,8 +27,8 @@ MUTANTS = (
     Mutant(
         "NaN within a list is written as null",
         "encoding.py",
-        "not isinstance(value, list | tuple) or all(map(_finite, value))",
-        "True",
+        "            found.extend(each)\n",
+        "            pass\n",
         "test_encoding.py",
         "no_number",
     ),
@@ -39,6 +39,14 @@ MUTANTS = (
         "",
         "test_encoding.py",
         "all_else",
+    ),
+    Mutant(
+        "kinds of dictionaries are written as orjson has them",
+        "encoding.py",
+        " | orjson.OPT_PASSTHROUGH_SUBCLASS",
+        "",
+        "test_encoding.py",
+        "no_number",
     ),
     Mutant(
         "dataclasses are written as orjson has them",

@@ -29,10 +29,18 @@ MUTANTS = (
     Mutant(
         "a change of the schema is outside the transaction",
         DATABASE,
-        '    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")\n',
+        '    directly(connection, "BEGIN IMMEDIATE" if writes else "BEGIN")\n',
         "",
         MIGRATED,
         "half_way",
+    ),
+    Mutant(
+        "what SQLite refuses is told in its driver's words, by an exception that nobody expects",
+        DATABASE,
+        "    except errors as error:\n",
+        "    except errors:\n        raise\n    except ZeroDivisionError as error:\n",
+        "test_store_faults.py",
+        "driver_refuses",
     ),
     Mutant(
         "no copy is kept before a change",

@@ -91,7 +91,7 @@ MUTANTS = (
     Mutant(
         "a decision is no longer under way before its answer is sent",
         UNDERWAY,
-        "        if self._answer is None:\n            self",
+        "        if answer is None:\n            self",
         "        if True:\n            self",
         CONFIRMED,
         "until_its_answer",

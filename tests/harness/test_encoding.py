@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import Enum
@@ -86,15 +87,18 @@ def test_it_says_what_pythons_encoder_says(value: Any) -> None:
     "value", [float("nan"), float("inf"), float("-inf"), Number("nan"), np.float64("inf")]
 )
 @pytest.mark.parametrize("around", ["{}", '{"a":[1,{"b":{}}]}', '[null,"null",{}]'])
-def test_what_is_no_number_is_refused_wherever_it_stands(value: float, around: str) -> None:
+@pytest.mark.parametrize(("names", "kind"), [(dict, list), (OrderedDict, tuple)])
+def test_what_is_no_number_is_refused_wherever_it_stands(
+    value: float, around: str, names: Any, kind: Any
+) -> None:
     outer = json.loads(around.replace("{}", '"here"'))
 
     def put(found: Any) -> Any:
         if found == "here":
             return value
         if isinstance(found, dict):
-            return {name: put(each) for name, each in found.items()}
-        return tuple(put(each) for each in found) if isinstance(found, list) else found
+            return names({name: put(each) for name, each in found.items()})
+        return kind(put(each) for each in found) if isinstance(found, list) else found
 
     with pytest.raises(ValueError, match="Out of range float"):
         Encoder(STRICT)(put(outer))

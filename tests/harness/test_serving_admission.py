@@ -236,15 +236,19 @@ def transactions(store: DecisionStore) -> list[int]:
     """How many decisions each transaction writes from here on."""
     counted: list[int] = []
 
+    def there(connection: sa.Connection) -> int:
+        driver = connection.connection.driver_connection
+        return int(driver.execute("SELECT count(*) FROM decisions").fetchone()[0])
+
     @sa.event.listens_for(store.database.engine, "begin")
     def begun(connection: sa.Connection) -> None:
         if connection.get_execution_options().get(WRITES):
-            counted.append(0)
+            counted.append(-there(connection))
 
-    @sa.event.listens_for(store.database.engine, "after_cursor_execute")
-    def executed(_c: Any, cursor: Any, statement: str, *_: Any) -> None:
-        if statement.startswith("INSERT INTO decisions"):
-            counted[-1] += cursor.rowcount
+    @sa.event.listens_for(store.database.engine, "commit")
+    def done(connection: sa.Connection) -> None:
+        if connection.get_execution_options().get(WRITES):
+            counted[-1] += there(connection)
 
     return counted
 

@@ -56,6 +56,33 @@ def test_a_full_database_takes_nothing_by_half_and_goes_on_when_there_is_room(tm
     store.close()
 
 
+@pytest.mark.parametrize(
+    ("statement", "values"),
+    [
+        ("INSERT INTO keyed (name) VALUES (?)", (None,)),
+        ("INSERT INTO nowhere (name) VALUES (?)", ("secret",)),
+        ("INSERT INTO keyed (name) VALUES (?)", (object(),)),
+        ("INSERT INTO keyed (name) VALUES (?)", ("secret", 2)),
+        ("INSERT INTO keyed (name) VALUES (?)", ("\ud800",)),
+        ("INSERT INTO keyed (name) VALUES (?)", (2**80,)),
+    ],
+)
+def test_what_the_driver_refuses_is_told_as_sqlalchemy_does_and_quotes_nothing(
+    tmp_path: Path, statement: str, values: tuple[Any, ...]
+) -> None:
+    opened = database.Database(f"sqlite:///{tmp_path}/decisions.db", upgrade=False)
+    told = []
+    with opened.engine.connect() as connection, connection.begin():
+        database.directly(connection, "CREATE TABLE keyed (name TEXT NOT NULL)")
+        for asked in (database.directly, sa.Connection.exec_driver_sql):
+            with pytest.raises((sa.exc.DBAPIError, ValueError, OverflowError)) as error:
+                asked(connection, statement, values)
+            told.append((type(error.value), str(getattr(error.value, "orig", error.value))))
+            assert "secret" not in str(error.value)
+    assert told[0] == told[1]
+    opened.close()
+
+
 def test_a_disk_that_takes_no_more_is_told_and_used_again(
     tmp_path: Path, in_child: Callable[[Callable[[], Any]], Any]
 ) -> None:

@@ -13,7 +13,16 @@ import pytest
 import sqlalchemy as sa
 
 from delivering import MADE
-from harness.store import Decision, DecisionStore, IdempotencyConflict, Outbox, StoreUnavailable, put
+from harness.store import (
+    Decision,
+    DecisionStore,
+    IdempotencyConflict,
+    Outbox,
+    StoreUnavailable,
+    database,
+    inserting,
+    put,
+)
 from harness.store.decisions import keys
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -100,14 +109,17 @@ def test_what_was_made_while_others_wrote_is_written_along(store: DecisionStore)
     assert waiting(store) == ["d-1", "d-3"]
 
 
-def test_a_statement_holds_no_more_values_than_an_old_sqlite_takes(tmp_path: Path) -> None:
+def test_a_statement_holds_no_more_values_than_an_old_sqlite_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = DecisionStore(f"sqlite:///{tmp_path}/decisions.db", alongside=(put,))
     most = []
 
-    @sa.event.listens_for(store.database.engine, "before_cursor_execute")
-    def executed(_c: Any, _cursor: Any, _statement: str, values: Any, *_: Any) -> None:
+    def executed(connection: sa.Connection, statement: str, values: Any) -> None:
         most.append(len(values))
+        database.directly(connection, statement, values)
 
+    monkeypatch.setattr(inserting, "directly", executed)
     for count in (200, *range(1, 40)):
         store.record_all([made(f"{count}-{number}") for number in range(count)])
     assert 500 < max(most) <= 999

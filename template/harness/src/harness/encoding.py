@@ -14,7 +14,9 @@ from typing import Any
 
 import orjson
 
-_PLAIN_ONLY = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+_PLAIN_ONLY = (
+    orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
 
 
 class Encoder:
@@ -52,9 +54,16 @@ def _day(value: object) -> str:
     raise TypeError
 
 
-def _finite(value: object) -> bool:
-    if isinstance(value, float):
-        return isfinite(value)
-    if isinstance(value, dict):
-        return all(map(_finite, value.values()))
-    return not isinstance(value, list | tuple) or all(map(_finite, value))
+def _finite(value: Any) -> bool:
+    found = [value]
+    # Of the types themselves: orjson leaves those that are made of them to the exact encoder.
+    for each in found:
+        kind = type(each)
+        if kind is float:
+            if not isfinite(each):
+                return False
+        elif kind is dict:
+            found.extend(each.values())
+        elif kind is list or kind is tuple:
+            found.extend(each)
+    return True

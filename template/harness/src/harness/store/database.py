@@ -6,10 +6,11 @@ writers, of all processes of the host, take turns (harness.store.turns).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -312,7 +313,23 @@ def _bounded(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
 
 def _begin(connection: sa.Connection) -> None:
     writes = connection.get_execution_options().get(WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    directly(connection, "BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def directly(connection: sa.Connection, statement: str, values: Sequence[Any] = ()) -> None:
+    """Have SQLite's own driver run a statement on a connection to it, in the transaction that is open there.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: What SQLAlchemy raises in its place; the values are not in it.
+    """
+    driver: Any = connection.connection.driver_connection
+    errors = connection.dialect.loaded_dbapi.Error
+    try:
+        driver.execute(statement, values)
+    except errors as error:
+        raise sa.exc.DBAPIError.instance(
+            statement, None, error, errors, hide_parameters=True, dialect=connection.dialect
+        ) from error
 
 
 def _cause(error: BaseException) -> str:
