@@ -235,6 +235,7 @@ def test_many_decisions_are_one_transaction_and_one_that_the_store_refuses_is_re
 def transactions(store: DecisionStore) -> list[int]:
     """How many decisions each transaction writes from here on."""
     counted: list[int] = []
+    before: list[int] = []
 
     def there(connection: sa.Connection) -> int:
         driver = connection.connection.driver_connection
@@ -243,12 +244,13 @@ def transactions(store: DecisionStore) -> list[int]:
     @sa.event.listens_for(store.database.engine, "begin")
     def begun(connection: sa.Connection) -> None:
         if connection.get_execution_options().get(WRITES):
-            counted.append(-there(connection))
+            counted.append(0)
+            before.append(there(connection))
 
     @sa.event.listens_for(store.database.engine, "commit")
     def done(connection: sa.Connection) -> None:
         if connection.get_execution_options().get(WRITES):
-            counted[-1] += there(connection)
+            counted[-1] = there(connection) - before[-1]
 
     return counted
 
