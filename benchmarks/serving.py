@@ -3,7 +3,8 @@
 1. Closed loop, 64 connections and one: contract, features, model with reasons and the durable record, with a
    token; then the same while the model is stopped; beside an empty FastAPI endpoint with as many workers.
 2. The same without the durable record, from a process in which this benchmark has replaced the store.
-3. Open loop: at half the knee beside hardly any load, and at four times the knee, beside the budget.
+3. Open loop: at half the knee beside hardly any load, the empty endpoint likewise at half of its own, and at
+   four times the knee, beside the budget.
 4. Start, memory, and `mlflow models serve` with the same model.
 
 All are up at once and asked in turns. wrk asks; without it this process does, and takes more of the cores.
@@ -188,8 +189,10 @@ def under_load(
         rows = closed(turns, unrecorded)
         rows += memory(services[FULL].pid)
         with working("open loops") as report:
-            target = Target(urls[FULL], [json.dumps(record) for record in records], token)
-            found, notes = opened(target, services[FULL].pid, plan, report)
+            bodies = [json.dumps(record) for record in records]
+            target = Target(urls[FULL], bodies, token)
+            empty = Target(urls[EMPTY], bodies, token, decisions=False)
+            found, notes = opened((target, services[FULL].pid), (empty, services[EMPTY].pid), plan, report)
     return rows + found, notes
 
 
@@ -256,37 +259,29 @@ def memory(pid: int) -> list[Row]:
     ]
 
 
-def opened(target: Target, pid: int, plan: Plan, report: Any) -> tuple[list[Row], list[str]]:
-    """Requests that come whether or not those before were answered."""
-    slo = Slo(p95_ms=200, p99_ms=500, max_fallback_share=0.01, max_error_share=0.0)
+def opened(
+    own: tuple[Target, int], empty: tuple[Target, int], plan: Plan, report: Any
+) -> tuple[list[Row], list[str]]:
+    """Requests that come whether or not those before were answered.
+
+    Args:
+        own: The service and its process.
+        empty: The same of the empty endpoint.
+        plan: For how long.
+        report: Where progress is told.
+    """
     with Generator() as asking:
-        loading = Loading(asking, target, slo, lambda: [psutil.Process(pid)])
-        loading.warm_up(100)
         report("the knee", 0.1)
-        knee = loading.knee(loading.step(100, plan.open_s / 2), plan.open_s / 4, lambda *_: None)
-        if knee.rate_per_s is None:
+        found, rows = halfway(asking, *own, plan, "open loop", 2.0)
+        if found is None:
             return [], ["The knee was not found: the machine is too busy, so there are no open loops."]
-        at = knee.rate_per_s
-        report("half the knee", 0.5)
-        calm, half = [], []
-        for turn in range(max(1, plan.rounds // 2)):
-            calm.append(asking.run(target, due(max(20, at / 20), plan.open_s, "poisson", turn)))
-            half.append(asking.run(target, due(at / 2, plan.open_s, "poisson", turn)))
+        report("the empty endpoint's knee", 0.5)
+        rows += halfway(asking, *empty, plan, "  the empty endpoint", None)[1]
         report("four times the knee", 0.8)
-        far = asking.run(target, due(4 * at, plan.open_s / 2, "poisson", 1), most_connections=1_000)
+        far = asking.run(own[0], due(4 * found.rate, plan.open_s / 2, "poisson", 1), most_connections=1_000)
     p99_far = decided_ms(far)
     refused = int((far.status == 503).sum())
-    rows = [
-        Row(f"open loop: the knee ({knee.ended_by})", [at], "/s"),
-        Row(
-            "open loop at half the knee, p99",
-            [waited(each) for each in half],
-            "ms",
-            "hardly any load",
-            [waited(each) for each in calm],
-            2.0,
-            True,
-        ),
+    rows += [
         Row(
             "open loop at 4 times the knee, p99 of the decided", [p99_far], "ms", at_most=BUDGET_MS + ROOM_MS
         ),
@@ -294,8 +289,40 @@ def opened(target: Target, pid: int, plan: Plan, report: Any) -> tuple[list[Row]
         Row("  503", [100 * refused / len(far.due)], "%"),
         Row("  neither a decision nor 503", [int((~far.given).sum()) - refused], "", at_most=0),
     ]
-    late = ", ".join(f"{name} {late_ms(each):.1f}" for name, each in (("half", half[-1]), ("4 times", far)))
+    late = ", ".join(
+        f"{name} {late_ms(each):.1f}" for name, each in (("half", found.half[-1]), ("4 times", far))
+    )
     return rows, [f"Open loops: by how much the client itself was late, p99 in ms: {late}."]
+
+
+@dataclass(frozen=True)
+class Halfway:
+    """A knee, a second, and what became of half of it."""
+
+    rate: float
+    half: list[Answers]
+
+
+def halfway(
+    asking: Generator, target: Target, pid: int, plan: Plan, name: str, at_most: float | None
+) -> tuple[Halfway | None, list[Row]]:
+    """The knee, and at half of it how many times the p99 of hardly any load is waited."""
+    slo = Slo(p95_ms=200, p99_ms=500, max_fallback_share=0.01, max_error_share=0.0)
+    loading = Loading(asking, target, slo, lambda: [psutil.Process(pid)])
+    loading.warm_up(100)
+    knee = loading.knee(loading.step(100, plan.open_s / 2), plan.open_s / 4, lambda *_: None)
+    if knee.rate_per_s is None:
+        return None, []
+    at = knee.rate_per_s
+    calm, half = [], []
+    for turn in range(max(1, plan.rounds // 2)):
+        calm.append(asking.run(target, due(max(20, at / 20), plan.open_s, "poisson", turn)))
+        half.append(asking.run(target, due(at / 2, plan.open_s, "poisson", turn)))
+    waits, floor = [waited(each) for each in half], [waited(each) for each in calm]
+    return Halfway(at, half), [
+        Row(f"{name}: the knee ({knee.ended_by})", [at], "/s"),
+        Row(f"{name} at half the knee, p99", waits, "ms", "hardly any load", floor, at_most, True),
+    ]
 
 
 def waited(answers: Answers) -> float:
