@@ -276,7 +276,8 @@ def opened(
         if found is None:
             return [], ["The knee was not found: the machine is too busy, so there are no open loops."]
         report("the empty endpoint's knee", 0.5)
-        rows += halfway(asking, *empty, plan, "  the empty endpoint", None)[1]
+        of_empty = halfway(asking, *empty, plan, "  the empty endpoint", None)[1]
+        rows += of_empty or [Row("  the empty endpoint: no knee was found", [], "")]
         report("four times the knee", 0.8)
         far = asking.run(own[0], due(4 * found.rate, plan.open_s / 2, "poisson", 1), most_connections=1_000)
     p99_far = decided_ms(far)

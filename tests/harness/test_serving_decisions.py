@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from harness.control import SENTINEL, Slot, arm, kill
 from harness.control.state import STATE
 from harness.errors import PilotError
-from harness.pilot import Answer
+from harness.pilot import Answer, Reason
 from harness.serving import lane, running, service
 from harness.serving.listener import listen
 from harness.serving.server import check_stage, loopback
@@ -328,6 +329,48 @@ def test_a_fallback_that_gives_no_allowed_answer_is_no_decision(tiny: Any, answe
     with pytest.raises(service.FallbackFailed):
         deciding.decide(tiny.parsed())
     assert deciding.store.latest(1) == []
+
+
+class Verdict(StrEnum):
+    """A team's own way of saying what its contract has; what it reads as is not its value."""
+
+    SKIP = "skip", {"code": 1}
+
+    def __new__(cls, text: str, value: Any) -> Any:
+        made = str.__new__(cls, text)
+        made._value_ = value
+        return made
+
+
+class Limit(float, Enum):
+    """A number with a name."""
+
+    MOST = 0.75
+    NONE = float("nan")
+
+
+class Count(int):
+    """A number that says something else of itself."""
+
+    def __str__(self) -> str:
+        return "many"
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [(Limit.MOST, 0.75), (Limit.NONE, None), (Count(0), 0), (Verdict.SKIP, "skip")],
+    ids=str,
+)
+def test_what_a_fallback_says_in_types_of_its_own_is_kept_as_what_it_is(
+    tiny: Any, value: Any, kept: Any
+) -> None:
+    deciding = tiny.service()
+    tiny.fallback_file().hook = lambda record: Answer(Verdict.SKIP, (Reason("a", value, 0.5),))
+    made = deciding.decide(tiny.parsed())
+    assert type(made.decision) is str
+    found = deciding.store.get(made.decision_id)
+    assert found.decision == made.decision == "skip"
+    assert found.reasons == [{"feature": "a", "value": kept, "effect": 0.5}]
 
 
 def test_a_fallback_that_raises_is_no_decision_and_never_the_models(tiny: Any) -> None:

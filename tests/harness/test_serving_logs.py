@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import logging
 import re
 import select
@@ -13,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import httpx
@@ -246,6 +247,21 @@ def test_a_pipe_is_given_no_more_than_it_keeps_together_in_another_encoding_too(
     sizes = [len(part.encode("ascii", "backslashreplace")) for part in written.parts]
     assert max(sizes) <= select.PIPE_BUF
     assert len(sizes) == 4
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_half_a_surrogate_pair_costs_no_line_and_quotes_nothing_elsewhere(
+    lined: tuple[logging.Logger, Written], capsys: pytest.CaptureFixture[str], together: bool
+) -> None:
+    log, written = lined
+    written.errors = "backslashreplace"  # as standard error has it
+    logging.getLogger().handlers[0].setFormatter(logs.Objects())
+    with logs.together() if together else nullcontext():
+        log.info("of %s", "Jane\udce4Doe", extra={logs.FIELDS: {"name": "\ud800", "none": None}})
+    (line,) = (part.encode("utf-8", "backslashreplace") for part in written.parts)
+    assert json.loads(line)["event"] == "of Jane\udce4Doe"
+    assert json.loads(line)["name"] == "\ud800"
+    assert capsys.readouterr().err == ""
 
 
 def test_a_line_that_cannot_be_written_takes_no_other_along(lined: tuple[logging.Logger, Written]) -> None:

@@ -107,7 +107,7 @@ class Objects(Lines):
         told["pid"] = record.process
         if record.exc_info:
             told["exception"] = self.formatException(record.exc_info).strip()
-        return _encode(told).decode()
+        return _encode(told)
 
     def _at(self, record: logging.LogRecord) -> str:
         second = int(record.created)
@@ -117,7 +117,8 @@ class Objects(Lines):
         return f"{self._moment}.{int(record.msecs):03d}Z"
 
 
-_encode = Encoder(json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str))
+# As text: the stream writes what has no UTF-8 with backslashes.
+_encode = Encoder(json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)).text
 
 
 class Lined(logging.StreamHandler[TextIO]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,22 @@ def plain(reason: Reason) -> Reason:
 def _plain(value: Any) -> Any:
     if hasattr(value, "item"):
         value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+    if type(value) not in _PLAIN:
+        value = _exact(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _exact(value: Any) -> str | int | float:
+    """What somebody has made of a text or a number may be written otherwise than it reads."""
+    for kind, exact in _EXACT:
+        if isinstance(value, kind):
+            return exact(value)
+    return str(value)
+
+
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+_EXACT: tuple[tuple[type, Callable[[Any], str | int | float]], ...] = (
+    (float, float.__float__),
+    (int, int.__int__),
+    (str, str.__str__),
+)

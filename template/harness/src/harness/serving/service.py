@@ -406,8 +406,9 @@ class Service:
     def _allowed(self, decision: str | float) -> str | float:
         declared = self.contract.decision
         if isinstance(declared, Choice):
-            if decision in (declared.above, declared.below):
-                return decision
+            for own in (declared.above, declared.below):
+                if decision == own:
+                    return own  # and not what is equal to it, and may be written otherwise
         elif declared.valid(float(decision)):
             return float(decision)
         raise ValueError("the fallback decided what the contract's decision cannot take")

@@ -66,7 +66,7 @@ class Passage:
     def __init__(self, underway: Underway, answer: Answer | None) -> None:
         self._underway = underway
         self._answer = answer
-        self._counted = False
+        self._counted = self._told = False
 
     def enter(self) -> None:
         """The permission is asked for the last time: from now on the decision may be the model's."""
@@ -80,6 +80,9 @@ class Passage:
 
     def decided(self) -> None:
         """It is on record; it counts until its answer was sent."""
+        if self._told:
+            return
+        self._told = True
         # The answer will point at it: two that point at each other are left to the garbage collector.
         answer, self._answer = self._answer, None
         if answer is None:

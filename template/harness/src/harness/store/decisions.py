@@ -335,11 +335,9 @@ def _row(decision: Decision) -> list[Any]:
     return row
 
 
-_encode = Encoder(json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=str))
-
-
-def _as_json(value: Any) -> str:
-    return _encode(value).decode()
+_as_json = Encoder(
+    json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=str)
+).text
 
 
 def _sha256(record: Mapping[str, Any]) -> str:

@@ -44,6 +44,8 @@ class Insert:
             named = [dict(zip(self._columns, row, strict=True)) for row in rows]
             connection.execute(self._table.insert(), named)
             return
+        if not connection.in_transaction():  # as SQLAlchemy does with a first statement
+            connection.begin()
         done = 0
         while done < len(rows):
             # Powers of two: for every other number the driver would have to prepare a statement of its own.
