@@ -343,10 +343,15 @@ class Verdict(StrEnum):
 
 
 class Limit(float, Enum):
-    """A number with a name."""
+    """A number with a name, which is not its value either."""
 
-    MOST = 0.75
-    NONE = float("nan")
+    MOST = 0.75, {"code": 2}
+    NONE = float("nan"), {"code": 3}
+
+    def __new__(cls, number: float, value: Any) -> Any:
+        made = float.__new__(cls, number)
+        made._value_ = value
+        return made
 
 
 class Count(int):
