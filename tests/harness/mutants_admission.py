@@ -391,7 +391,7 @@ MUTANTS = (
     ),
     Mutant(
         "a tick of the clock makes a request old",
-        "serving/arrived.py",
+        "serving/lag.py",
         "max(0.0, since_s - TICK_S)",
         "since_s",
         "test_serving_arrived.py",
@@ -423,7 +423,7 @@ MUTANTS = (
     ),
     Mutant(
         "whatever a system says of a connection is believed",
-        "serving/arrived.py",
+        "serving/lag.py",
         " if since_s < MOST_S else None",
         "",
         "test_serving_arrived.py",

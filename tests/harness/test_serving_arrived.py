@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from harness.serving.arrived import MOST_S, TICK_S, arrived
+from harness.serving.lag import MOST_S, TICK_S, arrived
 from harness.store import DecisionStore
 
 HELD_S = 0.6

@@ -20,10 +20,10 @@ from harness.control import StateUnreadable
 from harness.encoding import Encoder
 from harness.serving import followed, outcomes, schema, scrape, stopping, tracing
 from harness.serving.access import Access, Guarded, Refused, header, refused, requires
-from harness.serving.arrived import ARRIVED
 from harness.serving.calls import Overloaded
 from harness.serving.door import Door, TooMany, not_here, too_many, unwelcome
 from harness.serving.headers import PLAIN
+from harness.serving.lag import ARRIVED
 from harness.serving.observed import WHY, Observed
 from harness.serving.service import FallbackFailed, Service
 from harness.serving.straight import Served, Straight

@@ -21,9 +21,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from harness.serving.accepting import Loop
-from harness.serving.arrived import ARRIVED, arrived
 from harness.serving.balance import Balance
 from harness.serving.headers import HEADERS
+from harness.serving.lag import ARRIVED, arrived
 
 MOST_HEADERS = 64
 MOST_HEADER_BYTES = 16 * 1024

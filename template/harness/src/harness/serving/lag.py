@@ -1,15 +1,46 @@
-"""How late an event loop comes to what is due: the time that a request waited before anybody saw it.
+"""What a request has waited before anybody here looked at it, which no clock of a request counts.
 
-What has arrived stands in the loop's own queue until its turn, and no clock of a request counts that. Under
-more load than a process can take it is most of what a caller waits.
+Under more load than a process can take, a request stands in the system's buffer, and its connection in the
+queue of those that nobody has taken up, for longer than all that follows takes: the system knows it of each
+connection. What has been read stands in the event loop's own queue until its turn: how late the loop comes to
+what is due tells that, and is all that is known where the system does not tell.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import time
+from typing import Any
 
 EVERY_S = 0.02
+# In a request's state, as ASGI calls it: when its last bytes arrived, on the clock that only grows.
+ARRIVED = "harness.arrived"
+# Of Linux's tcp_info: tcpi_last_data_recv, in milliseconds.
+_SINCE = struct.Struct("=52xI")
+# Nobody's request is older: what says so has been misread.
+MOST_S = 3600.0
+# The system counts in ticks of its clock, up to so long, and would call every other request a tick old.
+TICK_S = 0.01
+
+
+def arrived(connection: Any) -> float | None:
+    """When the last bytes of a connection arrived, on the clock that only grows.
+
+    Args:
+        connection: The socket.
+
+    Returns:
+        The moment; None where the system does not tell.
+    """
+    now = time.monotonic()
+    try:
+        (since_ms,) = _SINCE.unpack(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _SINCE.size))
+    except (AttributeError, OSError, struct.error):
+        return None
+    since_s = since_ms / 1000
+    return now - max(0.0, since_s - TICK_S) if since_s < MOST_S else None
 
 
 class Lag:

@@ -83,7 +83,7 @@ class Passage:
         if self._told:
             return
         self._told = True
-        # The answer will point at it: two that point at each other are left to the garbage collector.
+        # The answer will point at it: two that point at each other are not freed at once.
         answer, self._answer = self._answer, None
         if answer is None:
             self.end(decided=True)
