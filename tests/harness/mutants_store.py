@@ -43,6 +43,14 @@ MUTANTS = (
         "driver_refuses",
     ),
     Mutant(
+        "what is written before anybody began a transaction stays",
+        "store/inserting.py",
+        "            connection.begin()\n",
+        "            pass\n",
+        KEYS,
+        "nobody_began",
+    ),
+    Mutant(
         "no copy is kept before a change",
         MIGRATIONS,
         "                kept = _kept(file)\n",

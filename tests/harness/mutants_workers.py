@@ -105,6 +105,14 @@ MUTANTS = (
         "whatever_becomes",
     ),
     Mutant(
+        "a decision that is told twice is no longer under way",
+        UNDERWAY,
+        "        if self._told:\n            return\n",
+        "",
+        CONFIRMED,
+        "until_its_answer",
+    ),
+    Mutant(
         "an answer and its decision hold each other",
         UNDERWAY,
         "answer, self._answer = self._answer, None",

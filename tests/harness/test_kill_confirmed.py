@@ -407,7 +407,8 @@ def test_whatever_becomes_of_a_decision_it_does_not_stay_under_way(tiny: Any, he
     assert here.underway.count() == first
 
 
-def test_a_decision_counts_until_its_answer_was_sent() -> None:
+@pytest.mark.parametrize("told", [1, 2])
+def test_a_decision_counts_until_its_answer_was_sent(told: int) -> None:
     underway = Underway()
     counted: list[int] = []
 
@@ -415,7 +416,8 @@ def test_a_decision_counts_until_its_answer_was_sent() -> None:
         passage = underway.passage()
         counted.append(underway.count().under_way)
         passage.enter()
-        passage.decided()
+        for _ in range(told):
+            passage.decided()
         await send({"type": "http.response.body"})
 
     async def send(_message: Any) -> None:

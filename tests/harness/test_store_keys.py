@@ -128,6 +128,18 @@ def test_a_statement_holds_no_more_values_than_an_old_sqlite_takes(
     store.close()
 
 
+def test_what_is_written_in_a_transaction_that_nobody_began_is_taken_back_with_it(
+    store: DecisionStore,
+) -> None:
+    with store.database.engine.connect() as connection:
+        store.write(connection, [made(1)])
+        connection.rollback()
+        store.write(connection, [made(2)])
+        connection.commit()
+    assert recorded(store) == {"d-2"}
+    assert waiting(store) == ["d-2"]
+
+
 def test_one_that_cannot_be_recorded_leaves_none(store: DecisionStore) -> None:
     store.record(made(1))
     with pytest.raises(StoreUnavailable):
