@@ -253,9 +253,12 @@ def test_a_pipe_is_given_no_more_than_it_keeps_together_in_another_encoding_too(
 def test_half_a_surrogate_pair_costs_no_line_and_quotes_nothing_elsewhere(
     lined: tuple[logging.Logger, Written], capsys: pytest.CaptureFixture[str], together: bool
 ) -> None:
-    log, written = lined
+    _, written = lined
     written.errors = "backslashreplace"  # as standard error has it
-    logging.getLogger().handlers[0].setFormatter(logs.Objects())
+    (own,) = (each for each in logging.getLogger().handlers if isinstance(each, logs.Lined))
+    own.setFormatter(logs.Objects())
+    log = logging.Logger("alone")  # pytest keeps what others log, and cannot hand that to another process
+    log.addHandler(own)
     with logs.together() if together else nullcontext():
         log.info("of %s", "Jane\udce4Doe", extra={logs.FIELDS: {"name": "\ud800", "none": None}})
     (line,) = (part.encode("utf-8", "backslashreplace") for part in written.parts)

@@ -219,7 +219,8 @@ def test_a_merge_that_is_not_finished_is_left_as_it_is(oldest: Path, released: P
     git(oldest, "switch", "--quiet", "main")
     write(oldest, "params.yaml", "ours\n")
     commit(oldest, "Ours")
-    subprocess.run(["git", "merge", "--quiet", "other"], cwd=oldest, capture_output=True)
+    who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    subprocess.run(["git", *who, "merge", "--quiet", "other"], cwd=oldest, capture_output=True)
     assert git(oldest, "diff", "--name-only", "--diff-filter=U") == "params.yaml\n"
     held = Held(oldest, committed(oldest, "HEAD"))
     held.holds(updated(oldest, released))

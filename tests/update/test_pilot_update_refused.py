@@ -232,6 +232,8 @@ def test_an_answer_that_became_another_is_never_called_a_success(
 PROGRAM = """
 import os, signal, sys
 from pilot_template.update import cli, run
+# What was begun in the background by a shell ignores it, and so does what that begins.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def struck(root, log):
     os.kill(os.getpid(), signal.{signal})
 run.trial.try_out = struck
