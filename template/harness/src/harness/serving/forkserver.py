@@ -184,6 +184,7 @@ def _host(connection: int, server: int) -> None:
         numbers.seed()
     from harness.serving import hosted
 
+    ignore()  # where Polars was imported only now
     hosted.run(socket.socket(fileno=connection))
 
 
