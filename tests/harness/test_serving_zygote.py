@@ -255,6 +255,7 @@ def test_what_is_forked_has_open_and_ignores_what_one_that_was_started_has(
         # What it would read and write, and the connection.
         wait(lambda: started.num_fds() == forked.num_fds() == 4)
         assert (forked.net_connections(), forked.open_files()) == ([], [])
+        wait(lambda: "polars" in Path(f"/proc/{forked.pid}/maps").read_text())
         for each in (forked, forked.parent()):
             wait(partial(ignores_them, each.pid))
     finally:
