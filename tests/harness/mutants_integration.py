@@ -101,7 +101,7 @@ MUTANTS = (
     Mutant(
         "a stranger's body is read",
         ACCESS,
-        "            for scope in scopes:\n                caller = _check(request, scope)\n",
+        "            for scope in scopes:\n                caller = _check(request, access, scope)\n",
         "",
         AUTHENTICATION,
         "not_even_read",
@@ -109,7 +109,7 @@ MUTANTS = (
     Mutant(
         "a route of another kind is open",
         ACCESS,
-        "        return _check(request, self.scope)",
+        "        return _check(request, request.app.state.access, self.scope)",
         '        return Caller("")',
         AUTHENTICATION,
         "any_kind_of_route",

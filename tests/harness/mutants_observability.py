@@ -146,8 +146,8 @@ MUTANTS = (
     Mutant(
         "a decision is not counted",
         PAGE,
-        '        self.observe("pilot_decision_duration_seconds", seconds, decision.served_by)\n',
-        "",
+        "            for key, by in self._observed",
+        "            for key, by in () and self._observed",
         METRICS,
         "who_why_stage",
     ),
@@ -234,8 +234,8 @@ MUTANTS = (
     Mutant(
         "the log of a stage does not say which request",
         "serving/service.py",
-        "        with followed.on(asked.by):\n            self._told(",
-        "        if asked:\n            self._told(",
+        "            with followed.on(asked.by):\n                now",
+        "            if asked:\n                now",
         OBSERVED,
         "one_object",
     ),

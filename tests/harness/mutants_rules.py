@@ -24,8 +24,8 @@ MUTANTS = (
     Mutant(
         "false and unknown are unknown",
         RULES,
-        "return Known(False if False in sides else None if None in sides else True)",
-        "return Known(None if None in sides else False not in sides)",
+        "return Known(False if one is False or two is False else None",
+        "return Known(None if one is None or two is None else one and two) if True else Known(None",
         DECLARING,
         "absent",
     ),

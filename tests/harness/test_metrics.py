@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -23,7 +24,7 @@ from harness.control import kill, live
 from harness.control.tokens import issue
 from harness.serving import series
 from harness.serving.app import create_app
-from harness.serving.metrics import FOLDER, families
+from harness.serving.metrics import FOLDER, Metrics, families
 from harness.serving.scrape import git_commit
 from harness.serving.series import ENDED, Series, gauge, key
 from harness.store import Outbox, StoreUnavailable
@@ -417,6 +418,24 @@ def test_counts_are_kept_of_every_thread(tmp_path: Path) -> None:
     for each in threads:
         each.join()
     assert own.totals() == {DECISIONS: 8_000.0}
+
+
+def test_decisions_of_one_transaction_are_added_up(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path, budget_s=1.0)
+    kinds = [("model", 0.02), ("fallback", 0.02), ("model", 0.02), ("model", 3.0)]
+    metrics.decided(
+        (SimpleNamespace(served_by=by, why="assigned", stage="early", assigned="champion"), seconds)
+        for by, seconds in kinds
+    )
+    text = metrics.page({}, "")[0].decode()
+    assert summed(text, "pilot_decisions_total", served_by="model") == 3
+    assert summed(text, "pilot_decisions_total", served_by="fallback") == 1
+    took = "pilot_decision_duration_seconds"
+    assert value(text, f"{took}_sum", served_by="model") == pytest.approx(3.04)
+    assert value(text, f"{took}_count", served_by="model") == 3
+    assert value(text, f"{took}_bucket", served_by="model", le="0.025") == 2
+    assert value(text, f"{took}_bucket", served_by="fallback", le="0.025") == 1
+    assert value(text, f"{took}_bucket", served_by="fallback", le="0.01") == 0
 
 
 def test_the_commit_is_read_from_gits_own_files(tmp_path: Path) -> None:

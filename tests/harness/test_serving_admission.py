@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx
@@ -25,14 +27,16 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from harness.control import kill
 from harness.control.tokens import issue
 from harness.pilot import Answer
-from harness.serving import accepting, explaining, lag, lane, running
+from harness.serving import accepting, explaining, lag, lane, running, service
 from harness.serving.admission import MOST_TOGETHER, Asked, Fallbacks, Recorder
 from harness.serving.app import create_app
 from harness.serving.asgi import SWITCH_S, PerProcess
 from harness.serving.calls import Busy, Overloaded
+from harness.serving.followed import NOBODY
 from harness.serving.scorer import Cost
 from harness.serving.server import Prepared
 from harness.serving.service import FallbackFailed
+from harness.serving.tracing import NOTHING
 from harness.settings import load_settings
 from harness.store import DecisionStore, IdempotencyConflict, StoreUnavailable, database
 from harness.store.database import TURNS, WRITES
@@ -333,6 +337,33 @@ def test_what_fails_while_it_is_taken_along_fails_alone(
     wait(lambda: len(answers) == 3)
     assert answers == {"first": "first", "broken": ZeroDivisionError, "last": "last"}
     assert deciding._recorder.behind == 0
+
+
+def test_a_decision_that_cannot_be_told_leaves_the_others_told_and_counted(
+    tiny: Any, ready: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deciding, _ = ready
+    made = [deciding.decide(tiny.parsed(reading=name)) for name in ("first", "second")]
+    tell, told = deciding._told, list[str]()
+    counted, failed = list[Any](), list[str]()
+
+    def telling(asked: Any, outcome: Any, own: Any, stands: Any, now: float) -> None:
+        if own.record_key == "first":
+            raise ZeroDivisionError
+        tell(asked, outcome, own, stands, now)
+        told.append(own.record_key)
+
+    monkeypatch.setattr(deciding, "_told", telling)
+    monkeypatch.setattr(deciding.metrics, "decided", counted.extend)
+    monkeypatch.setattr(service, "failed", lambda what, _: failed.append(what))
+    permission = deciding.permission("any")
+    asked = SimpleNamespace(by=NOBODY, span=NOTHING, started=time.monotonic(), behind=time.monotonic())
+    outcome = SimpleNamespace(permission=replace(permission, shadow=None))
+    again = replace(made[1], decision_id="of an earlier request")
+    deciding._recorded([(asked, outcome, each, each) for each in made] + [(asked, outcome, made[1], again)])
+    assert told == ["second", "second"]
+    assert [each.record_key for each, _ in counted] == ["first", "second"]
+    assert failed == ["a decision is on record, and what follows it failed"]
 
 
 class Asker:

@@ -15,7 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from harness.serving.lag import MOST_S, TICK_S, arrived
+from harness.serving import lag
+from harness.serving.lag import MOST_S, TICK_S, Looks, arrived
 from harness.store import DecisionStore
 
 HELD_S = 0.6
@@ -65,6 +66,24 @@ def test_what_cannot_be_is_not_believed() -> None:
             return b"1234"
 
     assert arrived(Short(1)) is None
+
+
+def test_what_came_since_a_look_that_is_younger_than_a_tick_need_not_be_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(lag.time, "monotonic", lambda: now[0])
+    looks = Looks()
+    looks.look(100.0)
+    assert not looks.recent()  # when it looked before that, nobody knows
+    now[0] = 100.004
+    looks.look(100.003)
+    assert looks.recent()  # it came after 100.0
+    now[0] = 100.0 + TICK_S + 0.001
+    looks.look(100.003)  # somebody else's, of the same look
+    assert not looks.recent()
+    looks.look(now[0])
+    assert looks.recent()  # it came after 100.003
 
 
 @pytest.mark.parametrize("new", [True, False], ids=["a caller who comes", "a caller who is there"])

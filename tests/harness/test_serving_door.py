@@ -12,16 +12,20 @@ from typing import Any
 
 import pytest
 from fastapi import Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.testclient import TestClient
+from hypothesis import example, given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from harness.control.tokens import issue
 from harness.pilot import load_contract
 from harness.serving import rates as counting
+from harness.serving import strict
 from harness.serving.app import create_app
 from harness.serving.rates import Rates
 from harness.serving.schema import request_model
-from harness.serving.strict import Unwelcome, strictly
+from harness.serving.strict import MOST_NAMES, Unwelcome, parse, strictly
 from harness.store import StoreUnavailable
 
 JSON = {"content-type": "application/json"}
@@ -103,6 +107,66 @@ def test_what_is_not_strictly_json_is_refused_by_name(tiny: Any, text: str, what
     assert re.search(said, found["message"])
     assert MARK not in answer.text
     assert recorded(tiny) == 0
+
+
+def read(body: bytes) -> str:
+    """What is found in a body, with the types of all that is in it, or why it is refused."""
+    try:
+        return repr(parse(body))
+    except RequestValidationError as error:
+        return f"refused: {error.errors()}"
+
+
+def read_by_python_alone(body: bytes) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strict, "_plain", lambda _: None)
+        return read(body)
+
+
+VALUES = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**66), 2**66),
+        st.floats(),
+        st.text(st.characters(exclude_categories=())),
+        st.sampled_from(['"', ':"', '":', "\\", '\\"', '{"a":1}']),
+    ),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
+    max_leaves=4,
+)
+PAIRS = st.lists(st.tuples(st.sampled_from(["a", "b", "A", "\u00e4", 'q"', "a:", ""]), VALUES), max_size=5)
+
+
+@given(
+    PAIRS, st.sampled_from([":", " : ", ":\n"]), st.booleans(), st.integers(0, 10**6), st.binary(max_size=2)
+)
+@example([("a", 1), ("a", 2)], ":", True, 0, b"")
+@example([("a", 2**64)], ":", True, 0, b"")
+@example([("a", -(2**63) - 1)], ":", True, 0, b"")
+@example([("a", float("nan"))], ":", True, 0, b"")
+@example([("a", "\ud800")], ":", True, 0, b"")
+def test_both_parsers_find_and_refuse_the_same(
+    pairs: list[tuple[str, Any]], colon: str, ascii: bool, place: int, spoilt: bytes
+) -> None:
+    named = (json.dumps(name) + colon + json.dumps(value, ensure_ascii=ascii) for name, value in pairs)
+    body = ("{" + ", ".join(named) + "}").encode(errors="surrogatepass")
+    assert read(body) == read_by_python_alone(body)
+    place %= len(body) + 1
+    for also in (
+        body[:place] + spoilt + body[place:],
+        body[:place],
+        body[:place] + spoilt + body[place + 1 :],
+    ):
+        assert read(also) == read_by_python_alone(also)
+
+
+def test_a_record_is_read_by_the_faster_one_and_what_is_unusual_by_the_other(text: str) -> None:
+    assert strict._plain(text.encode()) == json.loads(text)
+    assert strict._plain(b'{"at": "10:30", "n": 1, "x": 0.5, "is": true, "no": null}') is not None
+    many = json.dumps({f"f{number}": 1 for number in range(MOST_NAMES + 1)}).encode()
+    for unusual in (b'{"a": 1, "a": 1}', b'{"a": "x\\"y"}', b'{"a": {"b": 1}}', b"[1]", b'{"a": 2e16}', many):
+        assert strict._plain(unusual) is None
 
 
 def test_an_integer_that_no_column_takes_is_refused_where_the_contract_sets_no_end(tiny: Any) -> None:

@@ -19,19 +19,22 @@ import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from harness.serving import whole
+from harness.serving import connections, whole
 from harness.serving.app import create_app
 from harness.serving.connections import Bounds, Config
+from harness.serving.lag import Looks
 from harness.serving.listener import listen
+from harness.serving.strict import Strict, Unwelcome, strictly
 from harness.serving.underway import Passage
 
 WITHIN_S = 30
 HEAD = b"Host: pilot\r\nContent-Type: application/json\r\n"
 
 
-async def in_messages(send: Any, status: int, headers: Any, body: bytes) -> None:
+async def in_messages(send: Any, status: int, headers: Any, body: bytes, same: Any) -> None:
     """What is done where the server is another one."""
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    every = [*headers, *same.headers]
+    await send({"type": "http.response.start", "status": status, "headers": every})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -215,6 +218,90 @@ def test_head_and_body_are_one_write(cycle: Callable[..., Any]) -> None:
     ]
     assert answering.response_complete
     assert answering.message_event.is_set()
+
+
+def test_what_is_the_same_in_every_answer_stands_beside_its_own(cycle: Callable[..., Any]) -> None:
+    same = whole.Same([(b"x-same", b"b")])
+    assert same.names == {b"x-same"}
+    answering, other = cycle(), cycle(access_log=False)
+    asyncio.run(whole.answer(answering.send, 200, HEADERS, b"{}", same))
+    head = b"date: today\r\ncontent-length: 2\r\nx-name: a\r\nx-same: b\r\n\r\n{}"
+    assert answering.transport.written == [b"HTTP/1.1 200 OK\r\n" + head, b"DONE"]
+
+    async def wrapped(message: Any) -> None:
+        await other.send(message)
+
+    asyncio.run(whole.answer(wrapped, 200, HEADERS, b"{}", same))
+    assert b"".join(other.transport.written) == b"HTTP/1.1 200 OK\r\n" + head + b"DONE"
+    with pytest.raises(RuntimeError, match="line break"):
+        whole.Same([(b"x-same", b"b\r\nset-cookie: c")])
+
+
+def test_a_body_that_is_there_is_taken_at_once(cycle: Callable[..., Any]) -> None:
+    asking = cycle()
+    asking.body, asking.more_body = bytearray(b"{}"), False
+    asking.flow.pause_reading()
+    asking.message_event.set()
+    assert whole.body(asking.receive) == b"{}"
+    assert not asking.body
+    assert not asking.flow.read_paused
+    assert not asking.message_event.is_set()  # so that whoever waits for it to go does wait
+
+
+@pytest.mark.parametrize(
+    "state", ["more_body", "waiting_for_100_continue", "disconnected", "response_complete"]
+)
+def test_a_body_that_is_not_there_is_left_to_the_server(cycle: Callable[..., Any], state: str) -> None:
+    asking = cycle()
+    asking.body, asking.more_body = bytearray(b"{}"), False
+    setattr(asking, state, True)
+    assert whole.body(asking.receive) is None
+    assert asking.body == b"{}"
+
+
+def test_another_servers_body_is_left_to_it() -> None:
+    async def receive() -> Any:
+        raise AssertionError
+
+    assert whole.body(receive) is None
+
+
+def test_a_body_that_is_there_may_be_no_longer_than_another(cycle: Callable[..., Any]) -> None:
+    async def length(size: int) -> int:
+        asking = cycle()
+        asking.body, asking.more_body = bytearray(b'"' + b"a" * (size - 2) + b'"'), False
+        scope = {"type": "http", "headers": [(b"content-type", b"application/json")]}
+        return len((await strictly(Strict(scope, asking.receive), 10)).document)
+
+    assert asyncio.run(length(10)) == 8
+    with pytest.raises(Unwelcome, match="10 bytes"):
+        asyncio.run(length(11))
+
+
+def test_who_was_not_read_for_a_while_is_asked_how_old_it_is(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a loop has looked a moment ago, what it reads is as young, unless it has not read all since."""
+    tiny.offered()
+    asked_for = list[Any]()
+    monkeypatch.setattr(connections, "arrived", asked_for.append)
+    monkeypatch.setattr(Looks, "recent", lambda _: True)
+    one = request(tiny.record)
+    with serving(tiny) as address, socket.create_connection(address, timeout=WITHIN_S) as line:
+
+        def ask(times: int) -> int:
+            line.sendall(one * times)
+            got = b""
+            while got.count(b"HTTP/1.1 200") < times or not got.endswith(b"}"):
+                got += line.recv(65_536)
+            return len(asked_for)
+
+        assert ask(1) == 1  # it may have stood in the queue of those whom nobody had taken up
+        assert ask(1) == 1
+        assert ask(2) == 1  # of which the second has reading stopped until it is answered
+        assert ask(1) == 2
+        assert ask(1) == 2
+    assert all(isinstance(each, object) and each is not None for each in asked_for)
 
 
 @pytest.mark.parametrize("value", [b"a\r\nset-cookie: b", b"a\n", b"\ra", b"a\r\n", b"a\0", b"\x7f"])

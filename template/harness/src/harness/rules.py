@@ -7,6 +7,7 @@ follow SQL: whatever is compared with an absent value is unknown, and a rule is 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -138,37 +139,37 @@ class Known:
         return Known(None if self.value is None else self.value in values)
 
     def __eq__(self, other: object) -> Known:  # type: ignore[override]
-        return self._compared(other, lambda left, right: left == right)
+        return self._compared(other, operator.eq)
 
     def __ne__(self, other: object) -> Known:  # type: ignore[override]
-        return self._compared(other, lambda left, right: left != right)
+        return self._compared(other, operator.ne)
 
     def __lt__(self, other: object) -> Known:
-        return self._compared(other, lambda left, right: left < right)
+        return self._compared(other, operator.lt)
 
     def __le__(self, other: object) -> Known:
-        return self._compared(other, lambda left, right: left <= right)
+        return self._compared(other, operator.le)
 
     def __gt__(self, other: object) -> Known:
-        return self._compared(other, lambda left, right: left > right)
+        return self._compared(other, operator.gt)
 
     def __ge__(self, other: object) -> Known:
-        return self._compared(other, lambda left, right: left >= right)
+        return self._compared(other, operator.ge)
 
     def __add__(self, other: object) -> Known:
-        return self._counted(other, lambda left, right: left + right)
+        return self._counted(other, operator.add)
 
     def __radd__(self, other: object) -> Known:
         return Known(other) + self
 
     def __sub__(self, other: object) -> Known:
-        return self._counted(other, lambda left, right: left - right)
+        return self._counted(other, operator.sub)
 
     def __rsub__(self, other: object) -> Known:
         return Known(other) - self
 
     def __mul__(self, other: object) -> Known:
-        return self._counted(other, lambda left, right: left * right)
+        return self._counted(other, operator.mul)
 
     def __rmul__(self, other: object) -> Known:
         return Known(other) * self
@@ -177,12 +178,12 @@ class Known:
         return Known(0) - self
 
     def __and__(self, other: object) -> Known:
-        sides = {self._truth(), _known(other)._truth()}
-        return Known(False if False in sides else None if None in sides else True)
+        one, two = self._truth(), _known(other)._truth()
+        return Known(False if one is False or two is False else None if one is None or two is None else True)
 
     def __or__(self, other: object) -> Known:
-        sides = {self._truth(), _known(other)._truth()}
-        return Known(True if True in sides else None if None in sides else False)
+        one, two = self._truth(), _known(other)._truth()
+        return Known(True if one is True or two is True else None if one is None or two is None else False)
 
     __rand__, __ror__ = __and__, __or__
 
@@ -202,7 +203,7 @@ class Known:
         left, right = self.value, _known(other).value
         if left is None or right is None:
             return Known(None)
-        if _kind(left) != _kind(right):
+        if type(left) is not type(right) and _kind(left) != _kind(right):
             raise TypeError(f"{_kind(left)} and {_kind(right)} cannot be compared")
         return Known(by(left, right))
 

@@ -9,7 +9,6 @@ the service reads it on every request; when it is missing or cannot be trusted, 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import os
 import re
 import secrets
@@ -82,36 +81,39 @@ class TokensUnreadable:
     why: str
 
 
+class _Found:
+    """What the file says, once for all the questions until it changes."""
+
+    def __init__(self, tokens: tuple[Token, ...] | TokensUnreadable) -> None:
+        self.tokens = tokens
+        known = () if isinstance(tokens, TokensUnreadable) else tokens
+        self.by_hash = {token.sha256: token for token in known}
+
+
 class Tokens:
     """The tokens in force, read anew on every question."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / TOKENS
-        self._watched: Watched[tuple[Token, ...] | TokensUnreadable] = Watched(
+        self._watched: Watched[_Found] = Watched(
             self._file,
-            lambda text: parse_tokens(text, where=str(self._file)),
-            lambda error: TokensUnreadable(f"{self._file}: {error.strerror}"),
+            lambda text: _Found(parse_tokens(text, where=str(self._file))),
+            lambda error: _Found(TokensUnreadable(f"{self._file}: {error.strerror}")),
         )
 
     def read(self) -> tuple[Token, ...] | TokensUnreadable:
         """All that were issued and not revoked, expired ones included. Never raises."""
         found = self._watched.read()
-        return () if found is None else found
+        return () if found is None else found.tokens
 
     def find(self, presented: str) -> Token | None:
         """What is kept of a presented token, expired or not; None when it is not known.
 
-        It compares with every token in constant time, so that the time taken tells nothing of any of them.
+        It is looked up by its hash. How long that takes tells nothing: nobody can choose what a hash begins
+        with, and so come nearer to one that is kept with each attempt.
         """
-        tokens = self.read()
-        if isinstance(tokens, TokensUnreadable):
-            return None
-        digest = _digest(presented)
-        found = None
-        for token in tokens:
-            if hmac.compare_digest(token.sha256, digest):
-                found = token
-        return found
+        found = self._watched.read()
+        return None if found is None else found.by_hash.get(_digest(presented))
 
 
 def issue(folder: Path, *, name: str, scopes: Sequence[str], lasts: timedelta) -> tuple[str, Token]:

@@ -199,7 +199,7 @@ class _Required:
         self, request: Request, _shown: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
     ) -> Caller:
         # Checked again, so that an endpoint is closed also on a route of another kind.
-        return _check(request, self.scope)
+        return _check(request, request.app.state.access, self.scope)
 
 
 class Guarded(APIRoute):
@@ -231,11 +231,11 @@ class Guarded(APIRoute):
         reads = self.body_field is not None and not isinstance(self.body_field.field_info, Form)
 
         async def checked(request: Request) -> Response:
-            caller = Caller("")
+            state, caller = request.app.state, Caller("")
+            access: Access = state.access
             for scope in scopes:
-                caller = _check(request, scope)
-            state = request.app.state
-            rates: Rates | None = state.access.rates if limited else None
+                caller = _check(request, access, scope)
+            rates = access.rates if limited else None
             headers = None if rates is None else _counted(request, rates, caller)
             if reads:
                 request = await strictly(request, max(of_its_own, state.most_bytes))
@@ -270,8 +270,7 @@ def header(request: Request, name: bytes) -> str | None:
     return None
 
 
-def _check(request: Request, scope: Scope) -> Caller:
-    access: Access = request.app.state.access
+def _check(request: Request, access: Access, scope: Scope) -> Caller:
     # The route's own path, which nobody outside has written.
     route = request.scope["route"]
     of = f"{request.method} {route.path}"

@@ -27,7 +27,7 @@ from harness.serving.calls import Overloaded
 from harness.serving.deadlines import Deadlines
 from harness.serving.followed import NOBODY, Followed
 from harness.serving.handed import Handed
-from harness.serving.logs import failed, together
+from harness.serving.logs import together
 from harness.serving.tracing import NOTHING, Span
 from harness.serving.underway import Passage
 from harness.store import Decision, IdempotencyConflict, StoreUnavailable
@@ -49,6 +49,8 @@ Result = Decision | BaseException
 Answer: TypeAlias = Future[Decision] | asyncio.Future[Decision]
 # Decisions that were made since.
 More: TypeAlias = Callable[[], Sequence[Decision]]
+# A request, what was decided, the decision that was made of it and the one that stands.
+Done: TypeAlias = "tuple[Asked, Outcome, Decision, Decision]"
 # Where the code at hand runs, and who asked waits; None in a thread.
 Loop: TypeAlias = asyncio.AbstractEventLoop | None
 
@@ -210,15 +212,18 @@ class Fallbacks:
     def _watch(self) -> None:
         while not self._closed:
             self._waiting.wait()
-            waits = True
-            while waits and not self._closed:
+            busy = True
+            while busy and not self._closed:
                 before = self._done
                 time.sleep(STUCK_AFTER_S)
-                # Only now, so that it is woken no more often; before it looks, so that nobody is missed.
+                busy = self._done != before
+                if busy:  # and there is no need to be woken
+                    continue
+                # Before it looks, so that nobody is missed.
                 self._waiting.clear()
                 with self._lock:
-                    waits = len(self._queue) > 0
-                    if waits and self._done == before and self._threads < MOST_FALLBACKS:
+                    busy = len(self._queue) > 0
+                    if busy and self._threads < MOST_FALLBACKS:
                         with suppress(RuntimeError):  # the system gives none just now, and is asked again
                             self._another()
 
@@ -261,14 +266,14 @@ class Recorder:
         record_all: Writes decisions, and those made since, which it asks for when it begins to write; gives
             what stands for each.
         decision: Makes the decision of a request and its outcome.
-        recorded: Told of each decision that is on record, with what stands for it, before its asker is.
+        recorded: Told of decisions that are on record, each with what stands for it, before their askers are.
     """
 
     def __init__(
         self,
         record_all: Callable[[Sequence[Decision], More], Sequence[Decision | IdempotencyConflict]],
         decision: Callable[[Asked, Outcome], Decision],
-        recorded: Callable[[Asked, Outcome, Decision, Decision], None],
+        recorded: Callable[[Sequence[Done]], None],
     ) -> None:
         self._record_all = record_all
         self._decision = decision
@@ -367,12 +372,13 @@ class Recorder:
         results = [(asked, stands) for (asked, _), stands in zip(waiting, standing, strict=True)]
         # They are on record, whatever cannot be said of them.
         with suppress(Exception), together():
-            for (asked, outcome), own, stands in zip(waiting, made, standing, strict=True):
-                if isinstance(stands, Decision):
-                    try:
-                        self._recorded(asked, outcome, own, stands)
-                    except Exception as error:
-                        failed("a decision is on record, and what follows it failed", error)
+            self._recorded(
+                [
+                    (asked, outcome, own, stands)
+                    for (asked, outcome), own, stands in zip(waiting, made, standing, strict=True)
+                    if isinstance(stands, Decision)
+                ]
+            )
         ended = time.monotonic()
         self._lag_s = max(ended - asked.behind for asked, _ in waiting)
         self.settle(results)

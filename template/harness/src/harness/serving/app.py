@@ -194,7 +194,7 @@ def _to(request: Request, found: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in FOR_CALLERS}
 
 
-def _answered_by(handler: Callable[[Request], Awaitable[Response]]) -> type[APIRoute]:
+def _answered_by(handler: Callable[[Request], Coroutine[Any, Any, Response]]) -> type[APIRoute]:
     """A guarded route that this handler answers; its function says no more than what the schema shows.
 
     FastAPI would look at each request's dependencies, and validate and serialise the answer, of which every
@@ -203,10 +203,7 @@ def _answered_by(handler: Callable[[Request], Awaitable[Response]]) -> type[APIR
 
     class Handled(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-            async def handle(request: Request) -> Response:
-                return await handler(request)
-
-            return handle
+            return handler
 
     class GuardedAndHandled(Guarded, Handled):
         """The caller is checked first, as on every other route."""

@@ -23,7 +23,7 @@ from uvicorn.server import ServerState
 from harness.serving.accepting import Loop
 from harness.serving.balance import Balance
 from harness.serving.headers import HEADERS
-from harness.serving.lag import ARRIVED, arrived
+from harness.serving.lag import ARRIVED, Looks, arrived
 
 MOST_HEADERS = 64
 MOST_HEADER_BYTES = 16 * 1024
@@ -112,6 +112,7 @@ class Keeper:
         waiting: Those that have sent no whole headers since their last answer.
         arriving: Those whose body is not complete.
         stuck: Those that do not take their answer.
+        looks: When this process looked whether any of them has sent something.
     """
 
     def __init__(self, bounds: Bounds) -> None:
@@ -120,6 +121,7 @@ class Keeper:
         self.waiting: dict[Bounded, float] = {}
         self.arriving: dict[Bounded, float] = {}
         self.stuck: dict[Bounded, float] = {}
+        self.looks = Looks()
         self._within_s = bounds.within_s
         self._loop = asyncio.get_running_loop()
         self._every_s = min(LOOK_EVERY_S, bounds.within_s / 2)
@@ -178,6 +180,7 @@ class Bounded(HttpToolsProtocol):
         self._unheeded = 0  # bytes since its answer was sent
         self._socket: Any = None
         self._why: tuple[int, str, str] = BAD
+        self._read = False  # whether it was read at the last look, and so all that had come until then
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A place is taken, or the connection is refused."""
@@ -202,6 +205,7 @@ class Bounded(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self.transport.is_closing():
             return
+        self._keeper.looks.look(self.loop.time())
         self._fed += len(data)
         try:
             self.parser.feed_data(data)
@@ -222,6 +226,7 @@ class Bounded(HttpToolsProtocol):
                     self.end()
             elif self._fed > MOST_HEADER_BYTES + MOST_CHUNKING * self._body:
                 self._refuse(BAD)
+        self._read = not self.flow.read_paused
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -257,7 +262,8 @@ class Bounded(HttpToolsProtocol):
         """The body is complete."""
         self._keeper.arriving.pop(self, None)
         self._fed = 0
-        self.scope["state"][ARRIVED] = arrived(self._socket)
+        known = self._read and self._keeper.looks.recent()
+        self.scope["state"][ARRIVED] = None if known else arrived(self._socket)
         super().on_message_complete()
         if self.cycle.response_complete:
             self._wait()

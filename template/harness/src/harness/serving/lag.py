@@ -9,6 +9,7 @@ what is due tells that, and is all that is known where the system does not tell.
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import struct
 import time
@@ -41,6 +42,25 @@ def arrived(connection: Any) -> float | None:
         return None
     since_s = since_ms / 1000
     return now - max(0.0, since_s - TICK_S) if since_s < MOST_S else None
+
+
+class Looks:
+    """When a loop looked whether somebody has sent something, by its own time.
+
+    What is read from a connection after one look came after the look before it, if that was read as well.
+    """
+
+    def __init__(self) -> None:
+        self._last = self._before = -math.inf
+
+    def look(self, at: float) -> None:
+        """Somebody has, by the look at that moment."""
+        if at != self._last:
+            self._last, self._before = at, self._last
+
+    def recent(self) -> bool:
+        """Whether what came since the look before the last is younger than the system can tell."""
+        return time.monotonic() - self._before < TICK_S
 
 
 class Lag:

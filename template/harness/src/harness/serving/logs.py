@@ -248,6 +248,25 @@ def log_output(descriptor: int) -> None:
                 model_log.warning("%s", PRINTED)
 
 
+def tell(logger: logging.Logger, text: str, *values: object, **fields: object) -> None:
+    """Log at INFO what is told of every decision, without looking for the place in the code that says it.
+
+    No line shows that, and finding it takes a quarter of what a line does.
+
+    Args:
+        logger: Who says it.
+        text: What, with places for values.
+        values: The values.
+        fields: What stands beside the text, in fields of its own.
+    """
+    if logger.isEnabledFor(logging.INFO):
+        record = logging.getLogRecordFactory()(
+            logger.name, logging.INFO, __file__, 0, text, values, None, "tell"
+        )
+        setattr(record, FIELDS, fields)
+        logger.handle(record)
+
+
 def failed(what: str, error: BaseException) -> None:
     """Log that something of the team's raised."""
     log.error("%s", what, exc_info=error)

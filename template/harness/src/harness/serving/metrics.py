@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -152,15 +153,14 @@ class Metrics:
 
     def __init__(self, root: Path, *, budget_s: float) -> None:
         self.families = families(budget_s)
-        self._bounds = {
-            each.name: (each.bounds, (*(f"{bound:g}" for bound in each.bounds), "+Inf"))
-            for each in self.families
-        }
+        self._bounds = {each.name: each.bounds for each in self.families}
         # What counts other things counts elsewhere: its sums would not be sums of the same.
         layout = hashlib.sha256(repr(self.families).encode()).hexdigest()[:12]
         largest = frozenset(each.name for each in self.families if each.largest)
         self._series = Series(root / FOLDER / layout, largest=largest)
         self._keys: dict[tuple[str, ...], str] = {}
+        # A histogram's bounds, and what its buckets and its sum are called.
+        self._histograms: dict[tuple[str, tuple[str, ...]], tuple[tuple[float, ...], list[str]]] = {}
         self._samplers: list[Callable[[], None]] = []
         self._processes = _Processes(self)
         self._sampled = 0
@@ -176,21 +176,22 @@ class Metrics:
 
     def observe(self, name: str, value: float, *labels: str) -> None:
         """Add a value to a histogram."""
-        bounds, called = self._bounds[name]
-        self._series.add(self._key(name, *labels, called[bisect_left(bounds, value)]))
-        self._series.add(self._key(name, *labels, "sum"), value)
+        self._series.add_all(self._observed(name, value, *labels))
 
-    def decided(self, decision: Decision, seconds: float) -> None:
-        """A decision is on record.
+    def decided(self, made: Iterable[tuple[Decision, float]]) -> None:
+        """Decisions are on record.
 
         Args:
-            decision: The decision.
-            seconds: From taking the record up to now.
+            made: Each with the seconds from taking the record up to now.
         """
-        self.count(
-            "pilot_decisions_total", decision.served_by, decision.why, decision.stage, decision.assigned
-        )
-        self.observe("pilot_decision_duration_seconds", seconds, decision.served_by)
+        # Those of a transaction are much alike, and each write into the file takes longer than the adding up.
+        total: defaultdict[str, float] = defaultdict(float)
+        for each, seconds in made:
+            labels = each.served_by, each.why, each.stage, each.assigned
+            total[self._key("pilot_decisions_total", *labels)] += 1
+            for key, by in self._observed("pilot_decision_duration_seconds", seconds, each.served_by):
+                total[key] += by
+        self._series.add_all(total.items())
 
     def committed(self, seconds: float) -> None:
         """The store has made something durable."""
@@ -215,8 +216,12 @@ class Metrics:
             reason: Why it was refused, where the status alone does not say.
         """
         method = method if method in METHODS else "other"
-        self.count("http_requests_total", handler, method, str(code))
-        self.observe("http_request_duration_seconds", seconds, handler)
+        self._series.add_all(
+            (
+                (self._key("http_requests_total", handler, method, str(code)), 1.0),
+                *self._observed("http_request_duration_seconds", seconds, handler),
+            )
+        )
         if code >= 400:
             self.count("pilot_requests_refused_total", reason or REASONS.get(code, "other"))
 
@@ -276,6 +281,16 @@ class Metrics:
     def close(self) -> None:
         """Leave what was counted to the neighbours."""
         self._series.close()
+
+    def _observed(self, name: str, value: float, *labels: str) -> tuple[tuple[str, float], ...]:
+        found = self._histograms.get((name, labels))
+        if found is None:
+            bounds = self._bounds[name]
+            called = (*(f"{bound:g}" for bound in bounds), "+Inf", "sum")
+            found = bounds, [series.key(name, *labels, each) for each in called]
+            self._histograms[name, labels] = found
+        bounds, keys = found
+        return (keys[bisect_left(bounds, value)], 1.0), (keys[-1], value)
 
     def _key(self, *called: str) -> str:
         found = self._keys.get(called)

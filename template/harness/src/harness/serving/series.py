@@ -20,7 +20,7 @@ import threading
 import uuid
 import weakref
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -65,17 +65,23 @@ class Series:
 
     def add(self, key: str, by: float = 1.0) -> None:
         """Count."""
+        self.add_all([(key, by)])
+
+    def add_all(self, counts: Iterable[tuple[str, float]]) -> None:
+        """Count several at once."""
         with self._lock:
-            self._values[key] = value = self._values[key] + by
-            if self._own is not None:
-                self._own.write(key, value)
+            write = None if self._own is None else self._own.write
+            for key, by in counts:
+                self._values[key] = value = self._values[key] + by
+                if write is not None:
+                    write(key, value, 0.0)
 
     def put(self, gauge: str, value: float) -> None:
         """Say how much there is now."""
         with self._lock:
             self._values[gauge] = value
             if self._own is not None:
-                self._own.write(gauge, value)
+                self._own.write(gauge, value, 0.0)
 
     def share(self) -> None:
         """Have the neighbours see the counts: make the file where there is none, or none any more."""
@@ -95,7 +101,7 @@ class Series:
                 self._said = True
                 return
             for key, value in self._values.items():
-                own.write(key, value)
+                own.write(key, value, 0.0)
             self._own, self._said = own, False
 
     def totals(self) -> dict[str, float]:
@@ -237,13 +243,12 @@ class _Own:
             fcntl.flock(self._held, fcntl.LOCK_EX)
             os.posix_fallocate(self._held.fileno(), 0, FILE_BYTES)
             self._values: Any = MmapedDict(str(new))  # type: ignore[no-untyped-call]
+            # Takes what a number is called, its value and its time, of which there is none here.
+            self.write: Callable[[str, float, float], None] = self._values.write_value
             new.rename(self.file)  # only now can anybody see it, and it is locked
         except OSError:
             new.unlink(missing_ok=True)
             raise
-
-    def write(self, called: str, value: float) -> None:
-        self._values.write_value(called, value, 0.0)
 
     def there(self) -> bool:
         """Whether it still lies where others look for it."""

@@ -24,6 +24,7 @@ from harness.serving.admission import (
     BEGINS_WITHIN_S,
     Answer,
     Asked,
+    Done,
     Fallbacks,
     Loop,
     More,
@@ -36,7 +37,7 @@ from harness.serving.cached import Scores
 from harness.serving.explaining import Explaining
 from harness.serving.host import Call, ModelHost
 from harness.serving.lag import Lag
-from harness.serving.logs import FIELDS, failed
+from harness.serving.logs import failed, tell
 from harness.serving.metrics import Metrics
 from harness.serving.scored import Scored, plain
 from harness.serving.shadow import Shadow
@@ -361,38 +362,43 @@ class Service:
         self.metrics.committed(time.monotonic() - started)
         return standing
 
-    def _recorded(self, asked: Asked, outcome: Outcome, own: Decision, stands: Decision) -> None:
-        with followed.on(asked.by):
-            self._told(asked, outcome, own, stands)
+    def _recorded(self, done: Sequence[Done]) -> None:
+        new = []
+        for asked, outcome, own, stands in done:
+            with followed.on(asked.by):
+                now = time.monotonic()
+                if stands.decision_id == own.decision_id:
+                    new.append((own, now - asked.started))
+                try:
+                    self._told(asked, outcome, own, stands, now)
+                except Exception as error:
+                    failed("a decision is on record, and what follows it failed", error)
+        self.metrics.decided(new)
 
-    def _told(self, asked: Asked, outcome: Outcome, own: Decision, stands: Decision) -> None:
-        now = time.monotonic()
+    def _told(self, asked: Asked, outcome: Outcome, own: Decision, stands: Decision, now: float) -> None:
         asked.span.part("record", asked.behind, now)
         asked.span.say(decision_id=stands.decision_id, served_by=stands.served_by, why=stands.why)
         if stands.decision_id != own.decision_id:
             log.info("decision %s was asked for again", stands.decision_id)
             return
         # Who and why, and nothing of the record: not even whom it is about.
-        log.info(
+        elapsed_ms = (now - asked.started) * 1000
+        tell(
+            log,
             "decision %s by %s (%s), revision %d, %.1f ms",
             own.decision_id,
             own.served_by,
             own.why,
             own.revision,
-            (now - asked.started) * 1000,
-            extra={
-                FIELDS: {
-                    "decision_id": own.decision_id,
-                    "served_by": own.served_by,
-                    "why": own.why,
-                    "stage": own.stage,
-                    "revision": own.revision,
-                    "elapsed_ms": round((now - asked.started) * 1000, 1),
-                }
-            },
+            elapsed_ms,
+            decision_id=own.decision_id,
+            served_by=own.served_by,
+            why=own.why,
+            stage=own.stage,
+            revision=own.revision,
+            elapsed_ms=round(elapsed_ms, 1),
         )
         followed.remember(own.decision_id)
-        self.metrics.decided(own, now - asked.started)
         if own.reasons_pending:
             self._explaining.look()
         if outcome.permission.shadow is not None:

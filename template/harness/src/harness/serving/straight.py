@@ -75,7 +75,7 @@ class Straight:
         self._refusals = dict(refusals)
         self._unforeseen = self._refusals.pop(Exception)
         self._metrics = metrics
-        self._ours = ours(tls=tls)
+        self._ours = whole.Same(ours(tls=tls))
 
     async def __call__(
         self,
@@ -99,9 +99,10 @@ class Straight:
             with Observation(self._metrics, scope) as seen, Answer():
                 response = await self._answer(request)
                 seen.code = response.status_code
-                headers = with_ours(response.raw_headers, self._ours)
-                headers.append(seen.header)
-                await whole.answer(send, response.status_code, headers, bytes(response.body))
+                headers, same = [*response.raw_headers, seen.header], self._ours
+                if not same.names.isdisjoint([name for name, _ in headers]):
+                    headers, same = with_ours(headers, same.headers), whole.NONE
+                await whole.answer(send, response.status_code, headers, bytes(response.body), same)
         except Exception as error:
             if response is None:
                 response = await self._unforeseen(request, error)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import time
-import uuid
 
 # Names are to be unlike any other, and no secret: asking the system for each would cost a change of threads.
 # The team's code may seed the module's own numbers, and a fork would go on with its parent's.
@@ -22,4 +21,5 @@ def decision_name() -> str:
     """
     milliseconds = time.time_ns() // 1_000_000
     high, low = RANDOM.getrandbits(12), RANDOM.getrandbits(62)
-    return str(uuid.UUID(int=milliseconds << 80 | 0x7 << 76 | high << 64 | 0b10 << 62 | low))
+    digits = f"{milliseconds << 80 | 0x7 << 76 | high << 64 | 0b10 << 62 | low:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
