@@ -17,7 +17,7 @@ CONSUMER, APP, EXPLAINED = "serving/consumer.py", "serving/app.py", "lineage/exp
 MUTANTS = (
     Mutant(
         "workers that are forked name their requests and decisions alike",
-        "store/names.py",
+        "store/database.py",
         "os.register_at_fork(after_in_child=RANDOM.seed)\n",
         "",
         OBSERVED,
@@ -25,7 +25,7 @@ MUTANTS = (
     ),
     Mutant(
         "names of decisions do not grow",
-        "store/names.py",
+        "store/database.py",
         "milliseconds << 80 |",
         "RANDOM.getrandbits(48) << 80 |",
         OBSERVED,

@@ -163,6 +163,14 @@ MUTANTS = (
         "the_next_host",
     ),
     Mutant(
+        "what is decided while somebody is erased stays",
+        "store/erasure.py",
+        "    while about := _about(database, entity):\n",
+        "    for about in [_about(database, entity)]:\n",
+        "test_store_erasure.py",
+        "while_it_goes_on",
+    ),
+    Mutant(
         "an erased record stays in its page",
         "store/erasure.py",
         # Many systems' SQLite does so unless it is told not to.

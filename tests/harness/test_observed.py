@@ -28,7 +28,7 @@ from harness.serving import followed, logs, tracing
 from harness.serving.app import create_app
 from harness.serving.followed import REMEMBERED, Followed
 from harness.serving.server import delivering
-from harness.store.names import decision_name
+from harness.store.database import decision_name
 
 Serve = Callable[..., Any]
 Wait = Callable[..., Any]
@@ -135,7 +135,7 @@ def test_names_of_decisions_grow_and_tell_their_time() -> None:
 def test_names_are_unlike_each_other_whatever_is_seeded_and_whoever_was_forked() -> None:
     code = (
         "import os, random\nfrom harness.serving.observed import _given\n"
-        "from harness.store.names import RANDOM\n"
+        "from harness.store.database import RANDOM\n"
         "def say():\n    random.seed(7)\n"
         "    os.write(1, f'{_given([])[0]} {_given([])[0]} {RANDOM.getrandbits(128):032x} '.encode())\n"
         "for _ in range(2):\n    if not os.fork():\n        say()\n        os._exit(0)\n    os.wait()\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -59,6 +60,57 @@ def everything(store: DecisionStore) -> str:
             for table in metadata.tables.values()
             for row in connection.execute(sa.select(table))
         )
+
+
+def test_what_is_decided_while_it_goes_on_is_erased_too(store: DecisionStore) -> None:
+    fill(store)
+    said = [replace(MADE, decision_id=f"d-{number}", entity=PERSON, record=RECORD) for number in (7, 8)]
+
+    def meanwhile(_doing: str, _share: float) -> None:
+        if said:
+            store.record(said.pop())
+
+    assert erasure.erase(store.database, PERSON, meanwhile).decisions == 5
+    assert PERSON not in everything(store)
+
+
+def test_more_than_a_transaction_takes_is_counted_and_erased_once(
+    store: DecisionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store)
+    store.record(replace(MADE, decision_id="d-3", record_key=f"{PERSON}/0", entity=PERSON, record=RECORD))
+    monkeypatch.setattr(erasure, "A_TRANSACTION", 2)
+    shares = list[float]()
+    assert erasure.found(store.database, PERSON) == erasure.Erased(4, 2, 3, 3, 1)
+    done = erasure.erase(store.database, PERSON, lambda _, share: shares.append(share))
+    assert done == erasure.Erased(4, 2, 3, 3, 1)
+    assert shares == [0.5, 1.0]
+    assert PERSON not in everything(store)
+
+
+def test_nobody_waits_while_it_is_looked_for(store: DecisionStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is looked for is found by going through all decisions, which takes as long as there are many."""
+    fill(store)
+    look, writes, looked = erasure._about, list[str](), list[int]()
+
+    def watched(*arguments: Any) -> Any:
+        assert not writes
+        looked.append(1)
+        return look(*arguments)
+
+    writing = store.database.writing
+
+    @contextmanager
+    def seen(what: str, mend: str) -> Iterator[Any]:
+        with writing(what, mend) as connection:
+            writes.append(what)
+            yield connection
+        writes.clear()
+
+    monkeypatch.setattr(erasure, "_about", watched)
+    monkeypatch.setattr(store.database, "writing", seen)
+    erasure.erase(store.database, PERSON)
+    assert len(looked) == 2
 
 
 def test_nothing_of_the_person_is_left_and_what_was_counted_is(store: DecisionStore) -> None:

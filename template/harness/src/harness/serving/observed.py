@@ -17,7 +17,7 @@ from harness.serving import followed, tracing
 from harness.serving.followed import NAME, Followed
 from harness.serving.metrics import Metrics
 from harness.serving.underway import Application, Message
-from harness.store.names import RANDOM
+from harness.store.database import RANDOM
 
 # What a log or a header can hold without harm, and what nobody needs more of.
 WELL_FORMED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")

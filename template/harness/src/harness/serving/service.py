@@ -44,8 +44,7 @@ from harness.serving.shadow import Shadow
 from harness.serving.underway import Underway
 from harness.serving.why import RealData, why_of
 from harness.store import Decision, DecisionStore, IdempotencyConflict
-from harness.store.database import now
-from harness.store.names import decision_name
+from harness.store.database import decision_name, now
 
 log = logging.getLogger("harness.serving")
 

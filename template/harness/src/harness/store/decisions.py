@@ -29,7 +29,8 @@ decisions = sa.Table(
     sa.Column("decision_id", sa.String(36), nullable=False, unique=True),
     sa.Column("decided_at", sa.String(32), nullable=False, index=True),
     sa.Column("record_key", sa.Text, nullable=False, index=True),
-    sa.Column("entity", sa.Text, nullable=False, index=True),
+    # Without an index: it would be the second of which each decision rewrites a page of its own.
+    sa.Column("entity", sa.Text, nullable=False),
     sa.Column("record", sa.Text, nullable=False),
     sa.Column("decision", sa.Text, nullable=False),
     sa.Column("score", sa.Float),

@@ -23,6 +23,7 @@ from harness.store.shadow import shadow
 A_TRANSACTION = 500
 ERASED = "erased:"
 Report = Callable[[str, float], None]
+_NAMED = decisions.c.decision_id, decisions.c.record_key
 
 
 @dataclass(frozen=True)
@@ -80,49 +81,57 @@ def erase(database: Database, entity: str, report: Report = lambda _doing, _shar
         StoreUnavailable: It does not answer. What was erased until then is; the rest takes another run.
     """
     there = _tables(database)
-    of_entity = sa.select(decisions.c.decision_id, decisions.c.record_key).where(decisions.c.entity == entity)
-    with database.connected() as connection:
-        total = connection.execute(sa.select(sa.func.count()).select_from(of_entity.subquery())).scalar_one()
     name, done = f"{ERASED}{uuid.uuid4()}", Erased()
     what, mend = "not everything could be erased", "Bring the database back, and run it again."
-    while True:
-        with database.writing(what, mend) as connection:
-            if connection.dialect.name == "sqlite":
-                connection.exec_driver_sql("PRAGMA secure_delete=ON")  # or the old text stays in the page
-            rows = connection.execute(of_entity.limit(A_TRANSACTION)).all()
-            done += _blank(connection, rows, name, there)
-        report(f"{done.decisions:,} decisions", done.decisions / max(1, total))
-        if len(rows) < A_TRANSACTION:
-            break
+    # What is decided meanwhile is found by another look, until one finds nothing.
+    while about := _about(database, entity):
+        for start in range(0, len(about), A_TRANSACTION):
+            names = [row.decision_id for row in about[start : start + A_TRANSACTION]]
+            with database.writing(what, mend) as connection:
+                if connection.dialect.name == "sqlite":
+                    connection.exec_driver_sql("PRAGMA secure_delete=ON")  # or the old text stays in the page
+                mine = decisions.c.decision_id.in_(names) & (decisions.c.entity == entity)
+                rows = connection.execute(sa.select(*_NAMED).where(mine)).all()
+                done += _blank(connection, rows, name, there)
+            report(f"{done.decisions:,} decisions", (start + len(names)) / len(about))
     _forget(database)
     return done
 
 
 def found(database: Database, entity: str) -> Erased:
     """What `erase` would erase."""
-    there, of_entity = _tables(database), decisions.c.entity == entity
-    names = sa.select(decisions.c.decision_id).where(of_entity)
-    keyed = sa.select(decisions.c.record_key).where(of_entity)
-    states = {"delivered": (DELIVERED,), "withdrawn": (WAITING, DEAD)}
-    counted: dict[str, Any] = {"decisions": (decisions, of_entity)}
-    if "outcomes" in there:
-        counted["outcomes"] = (outcomes, outcomes.c.record_key.in_(keyed))
-    if keys.name in there:
-        counted["keys"] = (keys, keys.c.decision_id.in_(names))
-    if "outbox" in there:
-        for word, those in states.items():
-            counted[word] = (outbox, outbox.c.decision_id.in_(names) & outbox.c.state.in_(those))
+    there, about = _tables(database), _about(database, entity)
+    names = [row.decision_id for row in about]
+    keyed = sorted({row.record_key for row in about})
     with database.connected() as connection:
+
+        def count(table: sa.Table, column: str, values: list[str], *states: str) -> int:
+            if table.name not in there:
+                return 0
+            query = sa.select(sa.func.count()).select_from(table)
+            if states:
+                query = query.where(table.c.state.in_(states))
+            parts = (values[start : start + A_TRANSACTION] for start in range(0, len(values), A_TRANSACTION))
+            return sum(
+                connection.execute(query.where(table.c[column].in_(part))).scalar_one() for part in parts
+            )
+
         return Erased(
-            **{
-                word: int(
-                    connection.execute(
-                        sa.select(sa.func.count()).select_from(table).where(condition)
-                    ).scalar_one()
-                )
-                for word, (table, condition) in counted.items()
-            }
+            decisions=len(about),
+            outcomes=count(outcomes, "record_key", keyed),
+            keys=count(keys, "decision_id", names),
+            withdrawn=count(outbox, "decision_id", names, WAITING, DEAD),
+            delivered=count(outbox, "decision_id", names, DELIVERED),
         )
+
+
+def _about(database: Database, entity: str) -> Sequence[Any]:
+    """The decisions about an entity, by going through them all: an index would be written with each.
+
+    It is looked for apart from what is written, which would keep everybody else from writing for as long.
+    """
+    with database.connected() as connection:
+        return connection.execute(sa.select(*_NAMED).where(decisions.c.entity == entity)).all()
 
 
 def prune(
