@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -158,13 +159,21 @@ def _welcome(request: Request, most_bytes: int) -> None:
             length = value
         elif name == b"content-encoding" and value.strip().lower() != b"identity":
             raise Unwelcome(415, "not_json", "Send the JSON as it is, without a content-encoding.")
-    found = None if kind is None else _JSON.fullmatch(kind.strip())
-    if found is None:
-        raise Unwelcome(415, "not_json", "Send JSON, with the header content-type: application/json.")
-    if found[1] and b"charset" in found[1].lower() and not _UTF_8.fullmatch(found[1]):
-        raise Unwelcome(415, "not_json", "Send the JSON in UTF-8, and say no other charset.")
+    if wrong := _wrong(kind):
+        raise Unwelcome(415, "not_json", wrong)
     if length is not None and length.isdigit() and int(length[:20]) > most_bytes:
         raise _too_large(most_bytes)
+
+
+@lru_cache(maxsize=64)
+def _wrong(kind: bytes | None) -> str:
+    """What is to be done about a content type; nothing where it is JSON's."""
+    found = None if kind is None else _JSON.fullmatch(kind.strip())
+    if found is None:
+        return "Send JSON, with the header content-type: application/json."
+    if found[1] and b"charset" in found[1].lower() and not _UTF_8.fullmatch(found[1]):
+        return "Send the JSON in UTF-8, and say no other charset."
+    return ""
 
 
 def _too_large(most_bytes: int) -> Unwelcome:
