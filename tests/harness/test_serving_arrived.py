@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ import psutil
 import pytest
 
 from harness.serving import lag
+from harness.serving.accepting import Loop
 from harness.serving.lag import MOST_S, TICK_S, Looks, arrived
 from harness.store import DecisionStore
 
@@ -84,6 +86,15 @@ def test_what_came_since_a_look_that_is_younger_than_a_tick_need_not_be_asked_fo
     assert not looks.recent()
     looks.look(now[0])
     assert looks.recent()  # it came after 100.003
+
+
+def test_a_loop_tells_when_it_looked_on_the_clock_that_only_grows() -> None:
+    async def both() -> float:
+        await asyncio.sleep(0.01)
+        return time.monotonic() - asyncio.get_running_loop().time()
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        assert 0 <= runner.run(both()) < 5
 
 
 @pytest.mark.parametrize("new", [True, False], ids=["a caller who comes", "a caller who is there"])
