@@ -440,16 +440,16 @@ MUTANTS = (
     Mutant(
         "each line that is read counts as a look of its own",
         "serving/lag.py",
-        "        if at != self._last:\n",
-        "        if at:\n",
+        "            self._loop.call_soon(self._over)\n",
+        "            self._over()\n",
         "test_serving_arrived.py",
-        "younger_than_a_tick",
+        "younger_than_a_tick or as_old",
     ),
     Mutant(
         "what came before the last look is as young as what came after",
         "serving/lag.py",
         "time.monotonic() - self._before < TICK_S",
-        "time.monotonic() - self._last < TICK_S",
+        "time.monotonic() - self._next < TICK_S",
         "test_serving_arrived.py",
         "younger_than_a_tick",
     ),
@@ -500,6 +500,15 @@ MUTANTS = (
         "                total[key] = by\n",
         "test_metrics.py",
         "of_one_transaction",
+    ),
+    Mutant(
+        "decisions that cannot be counted are passed over without a word",
+        SERVICE,
+        "        except Exception as error:\n"
+        '            failed("decisions are on record, and were not counted", error)\n',
+        "        except Exception:\n            pass\n",
+        TESTS,
+        "cannot_be_told",
     ),
     Mutant(
         "one decision that cannot be told leaves others untold",

@@ -364,6 +364,9 @@ def test_a_decision_that_cannot_be_told_leaves_the_others_told_and_counted(
     assert told == ["second", "second"]
     assert [each.record_key for each, _ in counted] == ["first", "second"]
     assert failed == ["a decision is on record, and what follows it failed"]
+    monkeypatch.setattr(deciding.metrics, "decided", lambda _: 1 / 0)
+    deciding._recorded([(asked, outcome, made[1], made[1])])
+    assert failed[1:] == ["decisions are on record, and were not counted"]
 
 
 class Asker:

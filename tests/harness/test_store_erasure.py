@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,17 @@ import sqlalchemy as sa
 
 from delivering import MADE
 from harness.control.audit import AUDIT
-from harness.store import DecisionStore, Outbox, Outcome, OutcomeStore, Shadowed, ShadowStore, erasure, put
+from harness.store import (
+    DecisionStore,
+    Outbox,
+    Outcome,
+    OutcomeStore,
+    Shadowed,
+    ShadowStore,
+    database,
+    erasure,
+    put,
+)
 from harness.store.database import metadata
 from harness.store.outbox import DELIVERED
 
@@ -64,13 +75,63 @@ def everything(store: DecisionStore) -> str:
 
 def test_what_is_decided_while_it_goes_on_is_erased_too(store: DecisionStore) -> None:
     fill(store)
-    said = [replace(MADE, decision_id=f"d-{number}", entity=PERSON, record=RECORD) for number in (7, 8)]
+    said = [replace(MADE, decision_id="d-7", entity=PERSON, record=RECORD)]
 
     def meanwhile(_doing: str, _share: float) -> None:
         if said:
             store.record(said.pop())
 
-    assert erasure.erase(store.database, PERSON, meanwhile).decisions == 5
+    assert erasure.erase(store.database, PERSON, meanwhile).decisions == 4
+    assert PERSON not in everything(store)
+
+
+def test_what_an_upgrade_takes_away_leaves_no_name_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite keeps the pages of an index that is dropped, unless it was built to overwrite them."""
+    file = tmp_path / "decisions.db"
+    before = DecisionStore(f"sqlite:///{file}")
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE INDEX ix_decisions_entity ON decisions (entity)")
+        connection.execute("UPDATE pilot_store_version SET version_num = '0004'")
+        connection.commit()
+    others = [replace(MADE, decision_id=f"o-{number}", entity=f"{number}") for number in range(5_000)]
+    about = replace(MADE, entity=PERSON, record=RECORD)
+    before.record_all([*others, *(replace(about, decision_id=f"d-{number}") for number in range(200))])
+    before.close()
+    durable = database._durable
+
+    def careless(connection: Any, entry: Any) -> None:
+        durable(connection, entry)
+        connection.execute("PRAGMA secure_delete=OFF")
+
+    monkeypatch.setattr(database, "_durable", careless)
+    after = DecisionStore(f"sqlite:///{file}")
+    with closing(sqlite3.connect(file)) as connection:
+        assert not connection.execute(
+            "SELECT 1 FROM sqlite_master WHERE name = 'ix_decisions_entity'"
+        ).fetchone()
+        (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+        assert free, "or there is nothing in which it could be left"
+    erasure.erase(after.database, PERSON)
+    after.close()
+    assert PERSON.encode() not in file.read_bytes()
+
+
+def test_whoever_is_asked_about_all_the_time_is_erased_in_the_end(
+    store: DecisionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store)
+    look, looked = erasure._about, list[int]()
+
+    def asked_about(database: Any, entity: str, since: int = 0) -> Any:
+        looked.append(since)
+        store.record(replace(MADE, decision_id=f"m-{len(looked)}", entity=PERSON, record=RECORD))
+        return look(database, entity, since)
+
+    monkeypatch.setattr(erasure, "_about", asked_about)
+    assert erasure.erase(store.database, PERSON).decisions == 5
+    assert looked == [0, 1]
     assert PERSON not in everything(store)
 
 
@@ -94,7 +155,7 @@ def test_nobody_waits_while_it_is_looked_for(store: DecisionStore, monkeypatch: 
     look, writes, looked = erasure._about, list[str](), list[int]()
 
     def watched(*arguments: Any) -> Any:
-        assert not writes
+        assert not writes, "and would wait for it"
         looked.append(1)
         return look(*arguments)
 

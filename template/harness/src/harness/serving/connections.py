@@ -121,9 +121,9 @@ class Keeper:
         self.waiting: dict[Bounded, float] = {}
         self.arriving: dict[Bounded, float] = {}
         self.stuck: dict[Bounded, float] = {}
-        self.looks = Looks()
         self._within_s = bounds.within_s
         self._loop = asyncio.get_running_loop()
+        self.looks = Looks(self._loop)
         self._every_s = min(LOOK_EVERY_S, bounds.within_s / 2)
         self._loop.call_later(self._every_s, self._look)
 
@@ -205,7 +205,7 @@ class Bounded(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self.transport.is_closing():
             return
-        self._keeper.looks.look(self.loop.time())
+        self._keeper.looks.found()
         self._fed += len(data)
         try:
             self.parser.feed_data(data)

@@ -45,22 +45,35 @@ def arrived(connection: Any) -> float | None:
 
 
 class Looks:
-    """When a loop looked whether somebody has sent something, by its own time.
+    """When a loop looked whether somebody has sent something.
 
-    What is read from a connection after one look came after the look before it, if that was read as well.
+    What is read from a connection after one look came after the look before it, if that was read as well. No
+    loop tells when it looked: what it is given to run next runs after all that one look found, and before the
+    next look.
+
+    Args:
+        loop: The loop.
     """
 
-    def __init__(self) -> None:
-        self._last = self._before = -math.inf
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._open = False
+        # Moments before the next look, and before the last one.
+        self._next = self._before = -math.inf
 
-    def look(self, at: float) -> None:
-        """Somebody has, by the look at that moment."""
-        if at != self._last:
-            self._last, self._before = at, self._last
+    def found(self) -> None:
+        """Somebody has sent something, by the look whose findings are gone through now."""
+        if not self._open:
+            self._open = True
+            self._loop.call_soon(self._over)
 
     def recent(self) -> bool:
-        """Whether what came since the look before the last is younger than the system can tell."""
+        """Whether what came since the look before this one is younger than the system can tell."""
         return time.monotonic() - self._before < TICK_S
+
+    def _over(self) -> None:
+        self._open = False
+        self._before, self._next = self._next, time.monotonic()
 
 
 class Lag:

@@ -372,7 +372,10 @@ class Service:
                     self._told(asked, outcome, own, stands, now)
                 except Exception as error:
                     failed("a decision is on record, and what follows it failed", error)
-        self.metrics.decided(new)
+        try:
+            self.metrics.decided(new)
+        except Exception as error:
+            failed("decisions are on record, and were not counted", error)
 
     def _told(self, asked: Asked, outcome: Outcome, own: Decision, stands: Decision, now: float) -> None:
         asked.span.part("record", asked.behind, now)

@@ -21,6 +21,8 @@ from harness.store.outcomes import outcomes
 from harness.store.shadow import shadow
 
 A_TRANSACTION = 500
+# So many numbers may have been drawn for decisions that are not committed yet.
+UNDER_WAY = 10_000
 ERASED = "erased:"
 Report = Callable[[str, float], None]
 _NAMED = decisions.c.decision_id, decisions.c.record_key
@@ -83,8 +85,9 @@ def erase(database: Database, entity: str, report: Report = lambda _doing, _shar
     there = _tables(database)
     name, done = f"{ERASED}{uuid.uuid4()}", Erased()
     what, mend = "not everything could be erased", "Bring the database back, and run it again."
-    # What is decided meanwhile is found by another look, until one finds nothing.
-    while about := _about(database, entity):
+    since = 0
+    while True:
+        about, last = _about(database, entity, since)
         for start in range(0, len(about), A_TRANSACTION):
             names = [row.decision_id for row in about[start : start + A_TRANSACTION]]
             with database.writing(what, mend) as connection:
@@ -94,13 +97,17 @@ def erase(database: Database, entity: str, report: Report = lambda _doing, _shar
                 rows = connection.execute(sa.select(*_NAMED).where(mine)).all()
                 done += _blank(connection, rows, name, there)
             report(f"{done.decisions:,} decisions", (start + len(names)) / len(about))
+        # Who is asked about all the time is not to keep it from ending.
+        if since and len(about) < A_TRANSACTION:
+            break
+        since = max(1, last - UNDER_WAY)
     _forget(database)
     return done
 
 
 def found(database: Database, entity: str) -> Erased:
     """What `erase` would erase."""
-    there, about = _tables(database), _about(database, entity)
+    there, (about, _) = _tables(database), _about(database, entity)
     names = [row.decision_id for row in about]
     keyed = sorted({row.record_key for row in about})
     with database.connected() as connection:
@@ -125,13 +132,23 @@ def found(database: Database, entity: str) -> Erased:
         )
 
 
-def _about(database: Database, entity: str) -> Sequence[Any]:
-    """The decisions about an entity, by going through them all: an index would be written with each.
+def _about(database: Database, entity: str, since: int = 0) -> tuple[Sequence[Any], int]:
+    """The decisions about an entity, by going through all of them: an index would be written with each.
 
     It is looked for apart from what is written, which would keep everybody else from writing for as long.
+
+    Args:
+        database: The open database.
+        entity: The entity.
+        since: The number from which on to look.
+
+    Returns:
+        The decisions, and the number of the last of all.
     """
+    query = sa.select(*_NAMED).where(decisions.c.entity == entity)
     with database.connected() as connection:
-        return connection.execute(sa.select(*_NAMED).where(decisions.c.entity == entity)).all()
+        last = connection.execute(sa.select(sa.func.max(decisions.c.sequence))).scalar() or 0
+        return connection.execute(query.where(decisions.c.sequence >= since)).all(), last
 
 
 def prune(

@@ -1,8 +1,8 @@
 """How a store of an earlier version becomes one of this version.
 
 Each step is an Alembic revision below ``revisions/``. All steps that a store lacks are one transaction, with
-both databases: a step that fails leaves the store as it was. A revision only adds, and what it adds has a
-default, so that a service of the version before goes on beside it until it is started anew.
+both databases: a step that fails leaves the store as it was. A revision adds, and what it adds has a default,
+or takes away an index, so that a service of the version before goes on beside it until it is started anew.
 """
 
 from __future__ import annotations
@@ -87,6 +87,9 @@ def bring_up(engine: sa.Engine, file: Path | None, where: str) -> None:
                     return
                 _check(connection, found, where)
                 kept = _kept(file)
+                if file is not None:
+                    # What a step takes away may hold somebody's name, and nobody comes by its pages later.
+                    connection.exec_driver_sql("PRAGMA secure_delete=ON")
                 _step(connection)
     except sa.exc.DBAPIError as error:
         raise StoreUnavailable(
