@@ -182,7 +182,7 @@ def test_without_admission_and_batching_it_fails(
     change(drillable, LANE, "if waits_s + call.besides_s > SHRINKS_ABOVE", "if waits_s > 1e9 * SHRINKS_ABOVE")
     change(drillable, ADMISSION, "MOST_TOGETHER = 256", "MOST_TOGETHER = 1")
     change(drillable, LANE, "        while len(batch) < self._size and", "        while len(batch) < 1 and")
-    monkeypatch.setattr(overload, "capacity", lambda *_: 1_000.0)
+    monkeypatch.setattr(overload, "capacity", lambda *_: 2_500.0)
     done = pilot_here("drill", "load")
     assert done.returncode == 1, done.stdout
     assert outcomes(drillable)["answered.in_time"] == "failed"

@@ -369,3 +369,18 @@ def test_the_page_says_where_the_knee_is_and_what_kept_from_more() -> None:
         )
     assert "None" not in page.page("A <pilot>", found)
     assert "A &lt;pilot&gt;" in page.page("A <pilot>", found)
+
+
+def test_who_asks_may_open_as_many_files_as_the_system_lets_it() -> None:
+    """A shell allows 1,024 where the system allows more, and each connection is one."""
+    program = (
+        "import resource as r\n"
+        "from harness.load import client\n"
+        "hard = r.getrlimit(r.RLIMIT_NOFILE)[1]\n"
+        "r.setrlimit(r.RLIMIT_NOFILE, (64, hard))\n"
+        "client._allow_files()\n"
+        "wanted = client.MOST_FILES if hard == r.RLIM_INFINITY else min(hard, client.MOST_FILES)\n"
+        "print(r.getrlimit(r.RLIMIT_NOFILE) == (wanted, hard))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

@@ -8,6 +8,7 @@ because it differs from machine to machine; that it is more than can be given is
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
@@ -32,12 +33,13 @@ WITHIN_S = 60.0
 BUDGET_MS = 500
 # What may come on top of the budget: the network, the record, and two cores that everybody shares.
 TOLERANCE_MS = 250.0
-FIRST_RATE, MOST_RATE, FACTOR, STEP_S = 50.0, 3_200.0, 2.0, 1.0
+# Steps of a doubling would leave half of what it can give unseen, and too few would ask at once.
+FIRST_RATE, MOST_RATE, FACTOR, STEP_S = 50.0, 12_800.0, math.sqrt(2), 1.0
 TIMES, OVERLOAD_S = 4.0, 4.0
 # So many ask at once that each would wait for most of the budget if all were taken in. More, and nobody could
 # be answered in time by a service that lets none of them wait unheard.
-OF_THE_BUDGET, MOST_CONNECTIONS = 0.8, 1_000
-MOST_OVERLOAD = 5_000.0
+OF_THE_BUDGET, MOST_CONNECTIONS = 0.8, 2_000
+MOST_OVERLOAD = 16_000.0
 
 
 class Overload:

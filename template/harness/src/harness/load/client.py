@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import resource
 import ssl
 import sys
 import time
@@ -22,6 +23,7 @@ from typing import Any, cast
 import httptools
 
 OPEN_AT_ONCE = 64
+MOST_FILES = 65_536
 DRAIN_EVERY_S = 0.05
 # Of an answer that never came.
 NEVER = -1.0
@@ -291,8 +293,18 @@ async def _serve() -> None:
             asking.close()
 
 
+def _allow_files() -> None:
+    """As many open files as the system lets this process have: each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):  # a system that says one thing and allows another
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def main() -> None:
     """Take jobs until nobody gives any more."""
+    _allow_files()
     try:
         import uvloop
     except ImportError:  # there is none for every system
